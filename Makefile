@@ -1,0 +1,71 @@
+# Everything a newcomer needs: `make demo`, then `make serve`, then `make test`.
+# The commands install what they need into .venv, pinned and checked by hash; nothing else on the machine changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint format train-env test-train bench-classifier lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+demo: .venv/.demo ## route two dozen prompts through real Triton to two simulated LLMs; prints what was saved
+	@$(BIN)/python -m loadtest.demo
+
+serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C
+	@$(BIN)/python -m loadtest.serve
+
+test: .venv/.test lint ## the whole suite: lint, types, unit, integration, docs
+	$(BIN)/python -m pytest
+
+lint: .venv/.test ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.test ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-classifier: .venv/.test ## prompts per second through Triton on one core, beside the echo model's ceiling
+	$(BIN)/python -m loadtest.bench_classifier
+
+train-env: .venv-train/.done ## PyTorch and what training needs, in an environment of its own
+
+test-train: .venv-train/.done ## the tests that need PyTorch
+	.venv-train/bin/python -m pytest tests/unit/classifier
+
+lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
+	for set in "router" "demo --extra triton --extra demo" "test --extra triton --extra demo --extra test"; do \
+		set -- $$set; name=$$1; shift; \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+			$$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \
+	done
+
+clean: ## remove environments, caches and what the stack left behind
+	rm -rf .venv .venv-train .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.demo: requirements/demo.txt requirements/triton-server.txt | .venv/bin/python
+	@echo "Installing pinned dependencies into .venv (once; about half a minute with a warm package cache) ..."
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/demo.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes --no-deps -r requirements/triton-server.txt
+	@touch $@
+
+.venv/.test: requirements/test.txt .venv/.demo
+	@echo "Installing what the tests need into .venv ..."
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
+	@touch $@
+
+.venv-train/.done: requirements/train.txt
+	@$(PYTHON) -m venv .venv-train
+	@echo "Installing PyTorch and what training needs into .venv-train ..."
+	@.venv-train/bin/python -m pip install $(PIP_FLAGS) -r requirements/train.txt
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,137 @@
+"""The router's command line: serve, check-config, classify."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from router.errors import ClassifierError, ConfigurationError
+from router.settings import Settings, load_settings
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status (0 done, 1 failed with the reason on stderr, 2 wrong usage)."""
+    parser = argparse.ArgumentParser(prog="python -m router", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the router", description=run_serve.__doc__)
+    _add_config_option(serve)
+    serve.add_argument("--host", help="listen here instead of server.host")
+    serve.add_argument("--port", type=int, help="listen here instead of server.port")
+    serve.add_argument("--workers", type=int, help="processes instead of server.workers")
+    serve.set_defaults(run=run_serve)
+
+    check = commands.add_parser("check-config", help="say what a configuration means, or what is wrong with it")
+    check.add_argument("file", type=Path, help="a router.yaml, or NVIDIA v1's config.yaml")
+    check.set_defaults(run=run_check_config)
+
+    classify = commands.add_parser("classify", help="score prompts", description=run_classify.__doc__)
+    _add_config_option(classify)
+    classify.add_argument("input", type=Path, nargs="?", help="one prompt a line (default: standard input)")
+    classify.set_defaults(run=run_classify)
+
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED
+    except ClassifierError as error:
+        print(f"{error} Is Triton running there? It is `triton.url` in the configuration.", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:  # `classify | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return 130
+
+
+def _add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=Path(os.environ.get("LLM_ROUTER_CONFIG", "router.yaml")),
+        help="the configuration (default: $LLM_ROUTER_CONFIG, else router.yaml)",
+    )
+
+
+def run_check_config(arguments: argparse.Namespace) -> int:
+    """Print the configuration's meaning, or every problem with file and line."""
+    from router.check_config import check, print_report
+
+    return print_report(check(arguments.file, os.environ))
+
+
+def run_serve(arguments: argparse.Namespace) -> int:
+    """Run the router until SIGTERM or Ctrl-C. A configuration that cannot work stops the start with one message."""
+    settings = _with_options(load_settings(arguments.config, os.environ), arguments)
+    with _shared_metrics(settings.server.workers):
+        # Imported late: prometheus_client looks for the workers' shared directory when it is imported.
+        from router.server import check_classifier, log_to_stderr, serve
+
+        log_to_stderr(settings)
+        asyncio.run(check_classifier(settings))
+        return serve(settings, arguments.config)
+
+
+def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:
+    given = {name: getattr(arguments, name) for name in ("host", "port", "workers")}
+    server = dataclasses.replace(settings.server, **{name: value for name, value in given.items() if value is not None})
+    if server.workers < 1 or not 0 <= server.port <= 65535:
+        raise ConfigurationError([f"--workers {server.workers}, --port {server.port}: at least 1, and 0 to 65535."])
+    return dataclasses.replace(settings, server=server)
+
+
+@contextmanager
+def _shared_metrics(workers: int) -> Iterator[None]:
+    """Give several workers one directory for their metrics, empty at the start and gone at the end."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="llm-router-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        yield
+
+
+def run_classify(arguments: argparse.Namespace) -> int:
+    """Score prompts with the served classifier: one prompt a line in, one JSON object a line out, in order."""
+    from router.app import triton_connection
+    from router.decide.triton import TritonClassifier
+
+    settings = load_settings(arguments.config, os.environ)
+    lines = arguments.input.read_text() if arguments.input else sys.stdin.read()
+    prompts = [line for line in lines.splitlines() if line.strip()]
+
+    async def run() -> int:
+        failed = 0
+        async with triton_connection(settings) as triton:
+            classifier = TritonClassifier(triton, settings.triton.model)
+            size = settings.triton.max_batch_size
+            for start in range(0, len(prompts), size):
+                batch = prompts[start : start + size]
+                for prompt, result in zip(batch, await classifier.classify(batch), strict=True):
+                    if isinstance(result, ClassifierError):
+                        failed += 1
+                        print(json.dumps({"prompt": prompt, "error": result.reason}))
+                    else:
+                        print(json.dumps({"prompt": prompt, **result.described(), "version": result.version}))
+                done = min(start + size, len(prompts))
+                print(f"\rclassified {done}/{len(prompts)}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        return EXIT_FAILED if failed else EXIT_OK
+
+    return asyncio.run(run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

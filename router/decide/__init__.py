@@ -1,0 +1,1 @@
+"""Which model answers: from a prompt to a decision, through the classifier."""

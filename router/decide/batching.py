@@ -1,0 +1,159 @@
+"""Micro-batching: many callers, one call. Knows nothing of Triton or HTTP.
+
+The first prompt opens a window; the batch leaves when it is full or the window closes, whichever is first.
+While nothing waits, nothing runs. Prompts that wait for the same answer share one row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from router.errors import ClassifierError
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One call as it happened, for metrics: seconds, and rows by count."""
+
+    rows: int
+    shared: int  # callers beyond the first of each row
+    queue_s: tuple[float, ...]  # how long each row waited for the call
+    call_s: float
+
+
+@dataclass(slots=True)
+class _Row(Generic[R]):
+    text: str
+    submitted: float
+    futures: list[asyncio.Future[R]] = field(default_factory=list)
+
+    def wanted(self) -> bool:
+        return any(not future.done() for future in self.futures)
+
+    def settle(self, result: R | Exception) -> None:
+        for future in self.futures:
+            if future.done():  # this caller gave up
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+
+class MicroBatcher(Generic[R]):
+    """Collects prompts for `send(texts) -> one result or exception per text`.
+
+    At most `max_batch_size` rows a call, `max_in_flight` calls at once; a row waits at most `max_queue_delay_s`
+    while a call is free. Beyond `max_waiting` waiting rows `submit` raises `ClassifierError("queue_full")`.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[str]], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_batch_size: int,
+        max_queue_delay_s: float,
+        max_waiting: int,
+        max_in_flight: int,
+        observe: Callable[[BatchReport], None] = lambda _: None,
+    ) -> None:
+        self._send = send
+        self._max_batch_size = max_batch_size
+        self._max_queue_delay_s = max_queue_delay_s
+        self._max_waiting = max_waiting
+        self._max_in_flight = max_in_flight
+        self._observe = observe
+        self._waiting: dict[str, _Row[R]] = {}
+        self._window: asyncio.TimerHandle | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for a call."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self._calls)
+
+    def submit(self, text: str) -> asyncio.Future[R]:
+        """Return a future of this text's result. Cancelling it drops the row unless another caller wants it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        row = self._waiting.get(text)
+        if row is None:
+            if len(self._waiting) >= self._max_waiting:
+                raise ClassifierError("queue_full", f"{self._max_waiting} prompts wait for the classifier already.")
+            row = self._waiting[text] = _Row(text, time.monotonic())
+        row.futures.append(future)
+        if len(self._waiting) >= self._max_batch_size:
+            self._flush()
+        elif self._window is None and len(self._calls) < self._max_in_flight:
+            self._window = loop.call_later(self._max_queue_delay_s, self._flush)
+        return future
+
+    async def close(self) -> None:
+        """Cancel what is under way and fail what waits; callers see `ClassifierError("unavailable")`."""
+        if self._window is not None:
+            self._window.cancel()
+        rows, self._waiting = list(self._waiting.values()), {}
+        for row in rows:
+            row.settle(ClassifierError("unavailable", "The router is stopping."))
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _flush(self) -> None:
+        """Send what waits, as far as calls are free; what must stay leaves as soon as a call has ended."""
+        if self._window is not None:
+            self._window.cancel()
+            self._window = None
+        while self._waiting and len(self._calls) < self._max_in_flight:
+            batch = self._take()
+            if batch:
+                call = asyncio.create_task(self._call(batch))
+                self._calls.add(call)
+                call.add_done_callback(self._ended)
+
+    def _take(self) -> list[_Row[R]]:
+        """Take the oldest rows that somebody still wants; forget the abandoned ones."""
+        batch: list[_Row[R]] = []
+        while self._waiting and len(batch) < self._max_batch_size:
+            row = self._waiting.pop(next(iter(self._waiting)))
+            if row.wanted():
+                batch.append(row)
+        return batch
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if self._window is None:
+            self._flush()
+
+    async def _call(self, batch: list[_Row[R]]) -> None:
+        started = time.monotonic()
+        results: Sequence[R | Exception]
+        try:
+            results = await self._send([row.text for row in batch])
+            if len(results) != len(batch):
+                raise ClassifierError("invalid_output", f"{len(results)} results came for {len(batch)} prompts.")
+        except asyncio.CancelledError:
+            results = [ClassifierError("unavailable", "The router is stopping.")] * len(batch)
+        except Exception as error:
+            results = [error] * len(batch)
+        for row, result in zip(batch, results, strict=True):
+            row.settle(result)
+        self._observe(
+            BatchReport(
+                rows=len(batch),
+                shared=sum(len(row.futures) - 1 for row in batch),
+                queue_s=tuple(started - row.submitted for row in batch),
+                call_s=time.monotonic() - started,
+            )
+        )

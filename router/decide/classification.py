@@ -1,0 +1,89 @@
+"""What the classifier says about one prompt, and the labels by which it says it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NewType
+
+OUTCOMES = ("both", "only_strong", "only_weak", "neither")
+
+Version = NewType("Version", str)
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What the served model's outputs mean, read from the `spec` in its configuration.
+
+    An empty tuple declares a head absent; its output is then NaN and ignored.
+    """
+
+    outcomes: tuple[str, ...] = ()
+    task_types: tuple[str, ...] = ()
+    dimensions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One prompt's scores, each tuple in the order of `labels`; probabilities are calibrated, 0..1.
+
+    `tokens_seen` and `tokens_dropped` count the model's own tokens; dropped ones were cut off by its limit.
+    """
+
+    labels: Labels
+    version: Version
+    outcome: tuple[float, ...] = ()
+    task_type: tuple[float, ...] = ()
+    dimensions: tuple[float, ...] = ()
+    tokens_seen: int = 0
+    tokens_dropped: int = 0
+
+    def outcome_of(self, label: str) -> float:
+        """Return the probability of one outcome; ValueError when the model has no such label."""
+        return self.outcome[self.labels.outcomes.index(label)]
+
+    @property
+    def p_weak(self) -> float:
+        """The probability that the weak model answers well."""
+        return self.outcome_of("both") + self.outcome_of("only_weak")
+
+    @property
+    def p_strong(self) -> float:
+        """The probability that the strong model answers well."""
+        return self.outcome_of("both") + self.outcome_of("only_strong")
+
+    @property
+    def gain(self) -> float:
+        """What the strong model adds: p_strong - p_weak, in -1..1."""
+        return self.p_strong - self.p_weak
+
+    @property
+    def need_strong(self) -> float:
+        """The mean of gain (best in domain) and 1 - p_weak (best out of domain), in -0.5..1."""
+        return (self.gain + 1.0 - self.p_weak) / 2.0
+
+    def score(self, name: str) -> float:
+        """Return a named score: `gain`, `need_strong`, `p_weak`, `p_strong`, `one_minus_p_weak` or a dimension."""
+        if name == "one_minus_p_weak":
+            return 1.0 - self.p_weak
+        if name in ("gain", "need_strong", "p_weak", "p_strong"):
+            return float(getattr(self, name))
+        return self.dimensions[self.labels.dimensions.index(name)]
+
+    @property
+    def task(self) -> tuple[int, float]:
+        """The index and the probability of the likeliest task type."""
+        best = max(range(len(self.task_type)), key=self.task_type.__getitem__)
+        return best, self.task_type[best]
+
+    def described(self) -> dict[str, Any]:
+        """Return everything that is known as JSON-able values; a head that the model lacks is None."""
+        names = ("p_weak", "p_strong", "gain", "need_strong")
+        return {
+            "outcome": dict(zip(self.labels.outcomes, self.outcome, strict=True)) or None,
+            "scores": {name: self.score(name) for name in names} if self.outcome else None,
+            "task_type": dict(zip(self.labels.task_types, self.task_type, strict=True)) or None,
+            "task": self.labels.task_types[self.task[0]] if self.task_type else None,
+            "dimensions": dict(zip(self.labels.dimensions, self.dimensions, strict=True)) or None,
+            "tokens_seen": self.tokens_seen,
+            "tokens_dropped": self.tokens_dropped,
+        }

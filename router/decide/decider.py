@@ -1,0 +1,147 @@
+"""Which model answers: fixed → cache → classifier → fallback. The one place where these meet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from router.decide.classification import Classification, Version
+from router.decide.policy import Choice, decide, expected_cost, unmet_needs
+from router.decide.prompt import Prompt, estimated_prompt_tokens, texts_to_classify
+from router.decide.scorer import Scorer
+from router.decide.triton import Classifier
+from router.errors import ClassifierError, ConfigurationError
+from router.settings import FixedPolicy, LabelPolicy, PolicySettings, Settings
+
+logger = logging.getLogger("router.decide")
+
+NO_POLICY = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The model that answers and how that came about.
+
+    `source` is `none` (nothing to score), `classifier`, `cache` or `fallback`; only a fallback has a
+    `fallback_reason`. `classifications` has one entry per scored turn, oldest first.
+    """
+
+    model: str
+    reason: str
+    policy: str
+    label: str
+    score: float | None = None
+    source: str = "none"
+    fallback_reason: str | None = None
+    classifications: tuple[Classification, ...] = ()
+
+    @property
+    def classifier_version(self) -> Version | None:
+        """The version that scored, None when nothing did."""
+        return self.classifications[-1].version if self.classifications else None
+
+
+def manual(model: str, label: str | None = None, policy: str = NO_POLICY) -> Decision:
+    """Return the decision that the client has taken itself."""
+    return Decision(model=model, reason="manual", policy=policy, label=label or model)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A classifier with its batcher and cache; policies that need the same Triton model share one."""
+
+    classifier: Classifier
+    scorer: Scorer
+
+
+class Decider:
+    """Takes a policy and a prompt, gives a `Decision`; `lanes` by Triton model name."""
+
+    def __init__(self, settings: Settings, lanes: Mapping[str, Lane]) -> None:
+        self._settings = settings
+        self._lanes = lanes
+        self._fits: dict[tuple[str, Version], bool] = {}
+
+    async def decide(self, policy: PolicySettings, prompt: Prompt) -> Decision:
+        """Decide for one prompt. ClassifierError only when `triton.on_failure` is `reject`."""
+        if isinstance(policy, FixedPolicy):
+            return Decision(policy.model, "fixed", policy.name, policy.model)
+        texts = texts_to_classify(prompt.messages, policy.conversation, self._settings.triton.max_text_chars)
+        if not texts:
+            return self._default(policy, "no_text")
+        scorer = self._lanes[classifier_of(policy, self._settings)].scorer
+        try:
+            classifications = scorer.known(texts)
+            source = "cache" if classifications else "classifier"
+            if classifications is None:
+                classifications = await scorer.score(texts)
+            choice = self._choose(policy, classifications, prompt)
+        except ClassifierError as error:
+            if self._settings.triton.on_failure == "reject":
+                raise
+            return self._default(policy, "fallback", error.reason)
+        return Decision(
+            model=choice.model,
+            reason=choice.reason,
+            policy=policy.name,
+            label=choice.label,
+            score=choice.score,
+            source=source,
+            classifications=tuple(classifications),
+        )
+
+    def expected_cost(self, model: str, prompt: Prompt) -> float | None:
+        """Return the dollars that this prompt is expected to cost there, None when the price is unknown."""
+        tokens = estimated_prompt_tokens(prompt.messages)
+        return expected_cost(self._settings.models[model], tokens, prompt.max_output_tokens)
+
+    async def check_contract(self) -> None:
+        """Hold every policy against the labels of the model that serves it.
+
+        Raises ConfigurationError when a policy needs what its model lacks, ClassifierError when Triton cannot say.
+        """
+        problems = []
+        for policy in self._settings.policies.values():
+            if not isinstance(policy, FixedPolicy):
+                lane = self._lanes[classifier_of(policy, self._settings)]
+                problems += unmet_needs(policy, await lane.classifier.labels())
+        if problems:
+            raise ConfigurationError([f"{self._settings.source}: {problem}" for problem in problems])
+
+    async def canary(self) -> None:
+        """Score one fixed text past cache and batcher with every classifier; ClassifierError when one fails."""
+        for lane in self._lanes.values():
+            [result] = await lane.classifier.classify(["Is the classifier alive?"])
+            if isinstance(result, ClassifierError):
+                raise result
+
+    async def close(self) -> None:
+        """Stop the batchers; whoever still waits falls back."""
+        for lane in self._lanes.values():
+            await lane.scorer.batcher.close()
+
+    def _choose(self, policy: PolicySettings, classifications: Sequence[Classification], prompt: Prompt) -> Choice:
+        served = classifications[-1]
+        key = (policy.name, served.version)
+        if key not in self._fits:
+            needs = unmet_needs(policy, served.labels)
+            self._fits[key] = not needs
+            for need in needs:
+                logger.error("classifier version %s: %s", served.version, need)
+        if not self._fits[key]:
+            raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
+        return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
+
+    def _default(self, policy: PolicySettings, reason: str, fallback_reason: str | None = None) -> Decision:
+        label = policy.default_label if isinstance(policy, LabelPolicy) else policy.default_model
+        source = "fallback" if fallback_reason else "none"
+        return Decision(
+            policy.default_model, reason, policy.name, label, source=source, fallback_reason=fallback_reason
+        )
+
+
+def classifier_of(policy: PolicySettings, settings: Settings) -> str:
+    """Return the Triton model that scores for this policy."""
+    return policy.triton_model if isinstance(policy, LabelPolicy) else settings.triton.model

@@ -1,0 +1,121 @@
+"""From an OpenAI request to the texts that are classified. Pure.
+
+Only people's words decide: user turns. An agent's tool results and the assistant's own answers do not change
+how hard the user's question is, so an agent loop scores the same user turn again (a cache hit) and keeps its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from router.errors import InvalidRequest
+
+HARDEST_OF_TURNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the decision is made from: the conversation, and the output limit that the request sets itself."""
+
+    messages: Sequence[dict[str, Any]]
+    max_output_tokens: int | None = None
+
+    @classmethod
+    def of_text(cls, text: str) -> Prompt:
+        """Return a prompt of one user turn."""
+        return cls([{"role": "user", "content": text}])
+
+    @classmethod
+    def of_chat(cls, fields: Mapping[str, Any]) -> Prompt:
+        """Read a chat body's `messages` and output limit; InvalidRequest names the field that is wrong."""
+        limit = fields.get("max_completion_tokens", fields.get("max_tokens"))
+        return cls(check_messages(fields.get("messages")), limit if isinstance(limit, int) else None)
+
+
+def check_messages(messages: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON of any shape comes in
+    """Return `messages` when it is a non-empty list of messages in OpenAI's shape.
+
+    Raises `InvalidRequest` naming the field, e.g. `messages[2].content`.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest(
+            f"'messages' must be a non-empty array of messages, not {_shown(messages)}.", param="messages"
+        )
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise InvalidRequest(f"'messages[{i}]' must be an object, not {_shown(message)}.", param=f"messages[{i}]")
+        role = message.get("role")
+        if not isinstance(role, str):
+            raise InvalidRequest(
+                f"'messages[{i}].role' must be a string such as 'user', not {_shown(role)}.",
+                param=f"messages[{i}].role",
+            )
+        content = message.get("content")
+        if not (content is None or isinstance(content, str | list)):
+            raise InvalidRequest(
+                f"'messages[{i}].content' must be a string, an array of parts or null, not {_shown(content)}.",
+                param=f"messages[{i}].content",
+            )
+        if isinstance(content, list):
+            _check_parts(content, i)
+    return messages
+
+
+def _check_parts(parts: list[Any], i: int) -> None:
+    for j, part in enumerate(parts):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise InvalidRequest(
+                f"'messages[{i}].content[{j}]' must be an object with a 'type', not {_shown(part)}.",
+                param=f"messages[{i}].content[{j}]",
+            )
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise InvalidRequest(
+                f"'messages[{i}].content[{j}].text' must be a string, not {_shown(part.get('text'))}.",
+                param=f"messages[{i}].content[{j}].text",
+            )
+
+
+def texts_to_classify(messages: Sequence[dict[str, Any]], conversation: str, max_chars: int) -> list[str]:
+    """Return the texts to score, oldest first, each at most `max_chars` long; empty when there is no text at all.
+
+    `conversation` is `hardest` (the last user turns, each by itself), `last` (the last user turn) or `joined`
+    (all user turns as one text, its end kept). Without any user text the system or developer text stands in.
+    """
+    turns = list(_texts(messages, ("user",))) or list(_texts(messages, ("system", "developer")))
+    if conversation == "joined":
+        return ["\n\n".join(turns)[-max_chars:]] if turns else []
+    wanted = HARDEST_OF_TURNS if conversation == "hardest" else 1
+    return [turn[:max_chars] for turn in turns[-wanted:]]
+
+
+def _texts(messages: Sequence[dict[str, Any]], roles: tuple[str, ...]) -> Iterator[str]:
+    for message in messages:
+        if message["role"] in roles:
+            text = _text_of(message.get("content"))
+            if text and not text.isspace():
+                yield text
+
+
+def _text_of(content: str | list[dict[str, Any]] | None) -> str:
+    if isinstance(content, list):
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
+    return content or ""
+
+
+def estimated_prompt_tokens(messages: Sequence[dict[str, Any]]) -> int:
+    """Estimate the prompt's tokens as an upstream will count them: 4 characters a token, 4 tokens a message."""
+    return sum(len(_text_of(message.get("content"))) // 4 + 4 for message in messages)
+
+
+def _shown(value: object) -> str:
+    """Name a value's JSON type without showing a prompt's text."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, list) and not value:
+        return "an empty array"
+    names = {str: "a string", int: "a number", float: "a number", list: "an array", dict: "an object"}
+    return names.get(type(value), "a value of another type")

@@ -1,0 +1,80 @@
+"""Scores with memory: an exact-match LRU of classifications in front of a micro-batcher in front of a classifier."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from router.decide.batching import MicroBatcher
+from router.decide.classification import Classification, Version
+from router.errors import ClassifierError
+
+
+class ClassificationCache:
+    """The last `entries` classifications by text, all of the newest version seen; another version empties it.
+
+    Keys are digests, so that a long prompt takes no more room than a short one and no prompt stays in memory.
+    """
+
+    def __init__(self, entries: int) -> None:
+        self._entries = entries
+        self._version: Version | None = None
+        self._by_text: OrderedDict[bytes, Classification] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_text)
+
+    def get(self, text: str) -> Classification | None:
+        """Return what the newest version said of exactly this text."""
+        if not self._by_text:
+            return None
+        key = _digest(text)
+        found = self._by_text.get(key)
+        if found is not None:
+            self._by_text.move_to_end(key)
+        return found
+
+    def put(self, text: str, classification: Classification) -> None:
+        """Remember a classification, forgetting the least recently used one when full."""
+        if self._entries == 0:
+            return
+        if classification.version != self._version:
+            self._by_text.clear()
+            self._version = classification.version
+        self._by_text[_digest(text)] = classification
+        if len(self._by_text) > self._entries:
+            self._by_text.popitem(last=False)
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode(), digest_size=16).digest()
+
+
+class Scorer:
+    """Classifies texts: what is known from the cache, the rest by the batcher under a deadline."""
+
+    def __init__(self, batcher: MicroBatcher[Classification], cache: ClassificationCache, deadline_s: float) -> None:
+        self.batcher = batcher
+        self._cache = cache
+        self._deadline_s = deadline_s
+
+    def known(self, texts: Sequence[str]) -> list[Classification] | None:
+        """Return the classifications when the cache has all of them, else None."""
+        found = [self._cache.get(text) for text in texts]
+        return [c for c in found if c is not None] if all(found) else None
+
+    async def score(self, texts: Sequence[str]) -> list[Classification]:
+        """Return one classification per text; ClassifierError with the reason when one of them has none in time."""
+        found = {text: known for text in texts if (known := self._cache.get(text))}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                scored = await asyncio.gather(*map(self.batcher.submit, missing))
+        except TimeoutError:
+            raise ClassifierError("deadline", f"No score within {self._deadline_s * 1000:g} ms.") from None
+        for text, classification in zip(missing, scored, strict=True):
+            self._cache.put(text, classification)
+            found[text] = classification
+        return [found[text] for text in texts]

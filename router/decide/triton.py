@@ -1,0 +1,232 @@
+"""The classifiers that Triton serves, over gRPC: one call for N prompts. Knows nothing of HTTP.
+
+`TritonClassifier` speaks this project's contract (`TEXT` in; `OUTCOME`, `TASK_TYPE`, `DIMENSIONS`, `TOKENS` out).
+`LabelClassifier` speaks NVIDIA LLM Router v1's (`INPUT` in; `OUTPUT`, one score per label), one prompt a call:
+those models read the first row only and would silently answer for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from router.decide.classification import OUTCOMES, Classification, Labels, Version
+from router.errors import ClassifierError
+
+# A router that lost Triton must find it again within a second, not after gRPC's default of up to two minutes.
+_CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+)
+_REASONS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",
+    grpc.StatusCode.NOT_FOUND: "not_found",
+    grpc.StatusCode.INTERNAL: "unhealthy",
+    grpc.StatusCode.UNKNOWN: "unhealthy",
+    grpc.StatusCode.INVALID_ARGUMENT: "unhealthy",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "queue_full",
+}
+
+ClassifyResult = Classification | ClassifierError
+
+
+class Classifier(Protocol):
+    """Scores prompts; `triton.py` has two, a test may have its own."""
+
+    async def labels(self) -> Labels:
+        """Return what the served model can say; ClassifierError when it cannot be asked."""
+        ...
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
+        """Return one result per text, in order; raises ClassifierError when the whole call failed."""
+        ...
+
+
+class TritonConnection:
+    """One gRPC channel to one Triton, shared by all its classifiers. Use it as an async context manager."""
+
+    def __init__(self, url: str, deadline_s: float) -> None:
+        self.url = url
+        self._deadline_s = deadline_s
+        self._stub: Any = None
+
+    async def __aenter__(self) -> TritonConnection:
+        self._channel = grpc.aio.insecure_channel(self.url, options=_CHANNEL_OPTIONS)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages have no types
+        """Send one ModelInferRequest; raises ClassifierError with the reason."""
+        return await self._rpc(self._stub.ModelInfer, request, self._deadline_s)
+
+    async def model_config(self, model: str) -> Any:  # noqa: ANN401
+        """Return the served model's ModelConfig; raises ClassifierError with the reason."""
+        request = pb.ModelConfigRequest(name=model)
+        response = await self._rpc(self._stub.ModelConfig, request, max(self._deadline_s, 1.0))
+        return response.config
+
+    async def _rpc(self, method: Any, request: Any, timeout_s: float) -> Any:  # noqa: ANN401
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise ClassifierError(_reason(error), f"Triton at {self.url}: {_reason(error)}.") from None
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # a channel that was closed under us
+            raise ClassifierError("unavailable", f"Triton at {self.url}: {type(error).__name__}.") from None
+
+
+def _reason(error: grpc.aio.AioRpcError) -> str:
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE and "maximum queue size" in details:
+        return "queue_full"
+    if code is grpc.StatusCode.UNAVAILABLE and ("not ready" in details or "not found" in details):
+        return "not_found"
+    return _REASONS.get(code, "unavailable")
+
+
+class TritonClassifier:
+    """Scores prompts with a model of this project's Triton contract."""
+
+    def __init__(self, connection: TritonConnection, model: str) -> None:
+        self._connection = connection
+        self._model = model
+        self._labels: dict[Version, Labels] = {}
+
+    async def labels(self) -> Labels:
+        """Read the labels from the served model's configuration; ClassifierError when it has none."""
+        config = await self._connection.model_config(self._model)
+        return _labels_of(config.parameters["spec"].string_value, self._model)
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
+        """Score N texts in one call. A row that came back as NaN or out of range fails alone."""
+        outputs = ("OUTCOME", "TASK_TYPE", "DIMENSIONS", "TOKENS")
+        response = await self._connection.infer(_request(self._model, "TEXT", texts, outputs))
+        version = Version(response.model_version)
+        labels = self._labels.get(version)
+        if labels is None:  # the first answer, or a version that was promoted just now
+            labels = self._labels[version] = await self.labels()
+        rows = _rows_by_output(response, len(texts))
+        return [
+            _classification(labels, version, outcome, task_type, dimensions, tokens)
+            for outcome, task_type, dimensions, tokens in zip(*(rows[name] for name in outputs), strict=True)
+        ]
+
+
+def _labels_of(spec_text: str, model: str) -> Labels:
+    try:
+        spec = json.loads(spec_text)
+        labels = Labels(
+            outcomes=tuple(spec["outcomes"] or ()),
+            task_types=tuple(spec["task_types"] or ()),
+            dimensions=tuple(spec["dimensions"] or ()),
+        )
+    except (ValueError, KeyError, TypeError):
+        raise ClassifierError(
+            "contract", f"model {model!r} has no readable 'spec' in its Triton configuration."
+        ) from None
+    if labels.outcomes and sorted(labels.outcomes) != sorted(OUTCOMES):
+        raise ClassifierError("contract", f"model {model!r} has outcomes {labels.outcomes}, expected {OUTCOMES}.")
+    return labels
+
+
+def _classification(
+    labels: Labels,
+    version: Version,
+    outcome: tuple[float, ...],
+    task_type: tuple[float, ...],
+    dimensions: tuple[float, ...],
+    tokens: tuple[int, ...],
+) -> ClassifyResult:
+    heads = ((labels.outcomes, outcome), (labels.task_types, task_type), (labels.dimensions, dimensions))
+    for names, values in heads:
+        if names and (len(names) != len(values) or not all(-0.001 <= value <= 1.001 for value in values)):
+            return ClassifierError("invalid_output", "The classifier answered NaN, or not one probability per label.")
+    if labels.outcomes and not math.isclose(sum(outcome), 1.0, abs_tol=0.01):
+        return ClassifierError("invalid_output", "The classifier's outcome probabilities do not add up to 1.")
+    return Classification(
+        labels=labels,
+        version=version,
+        outcome=outcome if labels.outcomes else (),
+        task_type=task_type if labels.task_types else (),
+        dimensions=dimensions if labels.dimensions else (),
+        tokens_seen=tokens[0],
+        tokens_dropped=tokens[1],
+    )
+
+
+class LabelClassifier:
+    """Scores prompts with one of NVIDIA v1's models; its scores become `task_type` over the policy's labels."""
+
+    def __init__(self, connection: TritonConnection, model: str, labels: Sequence[str]) -> None:
+        self._connection = connection
+        self._model = model
+        self._labels = Labels(task_types=tuple(labels))
+
+    async def labels(self) -> Labels:
+        """Ask whether the model is served, and return the policy's labels: such a model does not know its own."""
+        await self._connection.model_config(self._model)
+        return self._labels
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
+        """Score each text in a call of its own; Triton batches them where the model allows it."""
+        return await asyncio.gather(*(self._classify_one(text) for text in texts))
+
+    async def _classify_one(self, text: str) -> ClassifyResult:
+        try:
+            response = await self._connection.infer(_request(self._model, "INPUT", [text], ("OUTPUT",)))
+            [scores] = _rows_by_output(response, 1)["OUTPUT"]
+        except ClassifierError as error:
+            return error
+        if len(scores) != len(self._labels.task_types) or not all(map(math.isfinite, scores)):
+            expected = len(self._labels.task_types)
+            return ClassifierError(
+                "invalid_output", f"model {self._model!r} gave {len(scores)} scores for the policy's {expected} llms."
+            )
+        return Classification(self._labels, Version(response.model_version), task_type=scores)
+
+
+def _request(model: str, name: str, texts: Sequence[str], outputs: Sequence[str]) -> Any:  # noqa: ANN401
+    encoded = [text.encode() for text in texts]
+    return pb.ModelInferRequest(
+        model_name=model,
+        inputs=[pb.ModelInferRequest.InferInputTensor(name=name, datatype="BYTES", shape=[len(texts), 1])],
+        outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=output) for output in outputs],
+        raw_input_contents=[b"".join(struct.pack("<I", len(text)) + text for text in encoded)],
+    )
+
+
+_FORMATS = {"FP32": "f", "INT32": "i"}
+
+
+def _rows_by_output(response: Any, rows: int) -> dict[str, list[tuple[Any, ...]]]:  # noqa: ANN401
+    """Unpack each output into `rows` tuples; ClassifierError when a count, shape or type does not fit."""
+    if len(response.outputs) != len(response.raw_output_contents):
+        raise ClassifierError("invalid_output", "The classifier's answer has outputs without contents.")
+    result = {}
+    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+        format_ = _FORMATS.get(output.datatype)
+        if format_ is None or len(output.shape) != 2 or output.shape[0] != rows:
+            raise ClassifierError(
+                "invalid_output",
+                f"output {output.name} has shape {list(output.shape)} of {output.datatype}, expected {rows} rows.",
+            )
+        columns = output.shape[1]
+        if columns < 1 or len(raw) != 4 * rows * columns:
+            raise ClassifierError("invalid_output", f"output {output.name} has {len(raw)} bytes for its shape.")
+        result[output.name] = list(struct.iter_unpack(f"<{columns}{format_}", raw))
+    return result

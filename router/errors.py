@@ -1,0 +1,163 @@
+"""Every error of the router, and what a client sees of it.
+
+RouterError
+├── ConfigurationError              stops the start; never reaches a client
+├── ClientError                     the request is at fault (4xx)
+│   ├── InvalidJSON                 400  the body is not strict JSON
+│   ├── InvalidRequest              400  a field is missing, of a wrong type, or conflicts with another
+│   ├── PolicyNotFound              404  no policy has that name
+│   ├── ModelNotFound               404  neither a policy nor a model has that name
+│   ├── BodyTimeout                 408  the body came too slowly
+│   ├── BodyTooLarge                413  the body is over `server.max_body_bytes`
+│   └── UnsupportedMediaType        415  not JSON, or compressed
+├── ClassifierError                 no usable score: the default model answers, or 503 by `triton.on_failure: reject`
+└── UpstreamError                   the chosen model did not answer (502, 504)
+    ├── UpstreamConnect             502  refused, unreachable, DNS, TLS
+    ├── UpstreamTimeout             504  silence for longer than the model's `timeouts` allow
+    │   └── UpstreamTTFTTimeout     504  no first byte in time
+    └── UpstreamProtocol            502  cut short, oversized, or not what HTTP or SSE allow
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RouterError(Exception):
+    """An error with an HTTP status, and OpenAI's `type` and `code`; `str()` is safe to show to a client."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> bytes:
+        """Return OpenAI's error object, with the `status` that clients of NVIDIA's router read, as JSON."""
+        return error_body(str(self), self.status, self.type, self.code, self.param)
+
+
+def error_body(message: str, status: int, type_: str, code: str, param: str | None = None) -> bytes:
+    """Return `{"error": {message, type, param, code, status}}` as JSON bytes."""
+    error = {"message": message, "type": type_, "param": param, "code": code, "status": status}
+    return json.dumps({"error": error}).encode()
+
+
+class ConfigurationError(RouterError):
+    """The configuration is unusable; `problems` has one sentence each, with file and line where there is one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class ClientError(RouterError):
+    """The client can mend this request."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class InvalidJSON(ClientError):
+    """The body is not one strict JSON object: syntax, UTF-8, NaN, range, surrogates, depth or equal keys."""
+
+    code = "invalid_json"
+
+
+class InvalidRequest(ClientError):
+    """A field is missing, has the wrong type, or contradicts another."""
+
+
+class PolicyNotFound(ClientError):
+    """The request names a policy that is not configured."""
+
+    status = 404
+    code = "policy_not_found"
+
+
+class ModelNotFound(ClientError):
+    """The request names a model that is neither a policy nor a configured model."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class BodyTimeout(ClientError):
+    """The client took longer than `server.body_timeout_s` to send its body."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BodyTooLarge(ClientError):
+    """The body is larger than `server.max_body_bytes`; it was not read to its end."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(ClientError):
+    """The body is not announced as JSON, or is compressed."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class ClassifierError(RouterError):
+    """The classifier gave no usable score. `reason` is a short label from `CLASSIFIER_FAILURES`."""
+
+    status = 503
+    code = "classifier_unavailable"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, retry_after_s=1)
+        self.reason = reason
+
+
+CLASSIFIER_FAILURES = (
+    "unavailable",  # Triton cannot be reached
+    "deadline",  # no answer within `triton.deadline_ms`
+    "queue_full",  # `triton.max_waiting` prompts are waiting already, or Triton's own queue is full
+    "not_found",  # the model is not loaded
+    "unhealthy",  # Triton answers, the model does not (a dead python stub, an exception)
+    "invalid_output",  # NaN, a wrong shape or a wrong count
+    "contract",  # the served model lacks a label or a head that the policy needs
+)
+
+
+class UpstreamError(RouterError):
+    """The model that was chosen did not give an answer."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamConnect(UpstreamError):
+    """No connection to the upstream: refused, unreachable, DNS or TLS."""
+
+    code = "upstream_connect"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream was silent for longer than the model's `timeouts` allow."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamTTFTTimeout(UpstreamTimeout):
+    """No first byte within `timeouts.first_byte_s`."""
+
+    code = "upstream_ttft_timeout"
+
+
+class UpstreamProtocol(UpstreamError):
+    """The upstream's answer was cut short, too large, or malformed."""
+
+    code = "upstream_protocol"

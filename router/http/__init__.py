@@ -1,0 +1,1 @@
+"""The face of the router: what a client sends and receives."""

@@ -1,0 +1,64 @@
+"""One request's way through the router, filled in step by step and accounted once at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from router.decide.decider import Decision
+from router.http.asgi import HeaderList
+from router.upstream.sse import Usage
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known so far of one request and its answer. Moments are `perf_counter`, durations seconds."""
+
+    request_id: bytes
+    started: float  # the moment when the whole body was here
+    decision: Decision | None = None
+    explanation: HeaderList = field(default_factory=list)
+    sent: float | None = None  # the moment when the request left for the upstream
+    ttft_s: float | None = None
+    overhead_s: float | None = None
+    usage: Usage | None = None
+    withhold_usage: bool = False
+    answered: bool = False  # the response's headers have left
+    stream_open: bool = False  # they announced a stream whose end has not been sent
+    outcome: str = "internal_error"
+
+    def decided(self, decision: Decision) -> None:
+        """Keep the decision, and the headers that explain it."""
+        self.decision = decision
+        self.explanation = decision_headers(decision)
+
+    def heard_from_upstream(self) -> None:
+        """Note that the upstream's answer, or the part of it that counts as the first token, is here."""
+        if self.sent is not None:
+            self.ttft_s = perf_counter() - self.sent
+
+    def headers(self) -> HeaderList:
+        """Return our headers and fix the overhead: all time since the body was here but the upstream's."""
+        if self.sent is not None and self.ttft_s is None:  # it never answered; the wait was still not ours
+            self.heard_from_upstream()
+        self.overhead_s = perf_counter() - self.started - (self.ttft_s or 0.0)
+        overhead = b"%.3f" % (self.overhead_s * 1000)
+        return [(b"x-request-id", self.request_id), *self.explanation, (b"x-router-overhead-ms", overhead)]
+
+
+def decision_headers(decision: Decision) -> HeaderList:
+    """Return a decision as headers; what does not apply says `none`."""
+    source = decision.source
+    if decision.fallback_reason:
+        source = f"fallback;reason={decision.fallback_reason}"
+    score = "none" if decision.score is None else f"{decision.score:.4f}"
+    pairs = (
+        ("x-router-model", decision.model),
+        ("x-router-policy", decision.policy),
+        ("x-router-reason", decision.reason),
+        ("x-router-decision", source),
+        ("x-router-score", score),
+        ("x-router-classifier-version", decision.classifier_version or "none"),
+        ("x-chosen-classifier", decision.label),
+    )
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in pairs]

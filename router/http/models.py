@@ -1,0 +1,57 @@
+"""GET /v1/models: policies and models in OpenAI's shape, with what they cost."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from router.decide.policy import candidates
+from router.errors import ModelNotFound
+from router.http.selection import AUTO
+from router.settings import ModelSettings, PolicySettings, Settings
+
+
+def models_api(settings: Settings) -> APIRouter:
+    """Return the endpoints as a FastAPI router."""
+    api = APIRouter(tags=["models"])
+    started = int(time.time())
+    entries = [_entry(AUTO, "policy", started, policy=settings.default_policy)]
+    entries += [_policy_entry(policy, started) for policy in settings.policies.values()]
+    entries += [_model_entry(model, started) for model in settings.models.values()]
+    by_id = {entry["id"]: entry for entry in entries}
+
+    @api.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        """List everything that `model` may say: "auto", the policies and the models."""
+        return {"object": "list", "data": entries}
+
+    @api.get("/v1/models/{name:path}")
+    async def get_model(name: str) -> dict[str, Any]:
+        """Return one entry of the list."""
+        if name not in by_id:
+            raise ModelNotFound(f"'{name[:80]}' is not among: {', '.join(by_id)}.", param="model")
+        return by_id[name]
+
+    return api
+
+
+def _entry(name: str, kind: str, created: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    return {"id": name, "object": "model", "created": created, "owned_by": "llm-router", "kind": kind, **more}
+
+
+def _policy_entry(policy: PolicySettings, created: int) -> dict[str, Any]:
+    return _entry(policy.name, "policy", created, models=list(candidates(policy)), default_model=policy.default_model)
+
+
+def _model_entry(model: ModelSettings, created: int) -> dict[str, Any]:
+    price = None
+    if model.price is not None:
+        price = {
+            "input": model.price.input_per_million,
+            "output": model.price.output_per_million,
+            "unit": "dollars per million tokens",
+            "source": model.price.source,
+        }
+    return _entry(model.name, "model", created, context_limit=model.context_limit, price=price)

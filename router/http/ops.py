@@ -1,0 +1,80 @@
+"""Health, configuration and metrics, for whoever runs the router."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from router.decide.decider import Decider
+from router.errors import ClassifierError
+from router.metrics import Metrics
+from router.settings import Settings, redacted
+
+_CANARY_FRESH_S = 1.0
+
+
+class Canary:
+    """Whether the classifier really classifies, asked at most once a second however often it is probed."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+        self._asked = -_CANARY_FRESH_S
+        self._failure: str | None = None
+
+    async def failure(self) -> str | None:
+        """Return None when every classifier has just scored a prompt, else the reason why one did not."""
+        if monotonic() - self._asked >= _CANARY_FRESH_S:
+            self._asked = monotonic()
+            try:
+                await self._decider.canary()
+                self._failure = None
+            except ClassifierError as error:
+                self._failure = error.reason
+        return self._failure
+
+
+def ops_api(settings: Settings, decider: Decider, metrics: Metrics) -> APIRouter:
+    """Return the endpoints as a FastAPI router."""
+    api = APIRouter(tags=["operations"])
+    canary = Canary(decider)
+    configuration = redacted(settings)
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        """NVIDIA v1's health check: the process answers."""
+        return {"status": "OK"}
+
+    @api.get("/health/live")
+    async def live() -> dict[str, str]:
+        """Liveness: the process answers. Restart it when this fails."""
+        return {"status": "live"}
+
+    @api.get("/health/ready")
+    async def ready() -> JSONResponse:
+        """Readiness, by a real inference.
+
+        `degraded` (200) means that requests are answered by their policies' default models; with
+        `triton.on_failure: reject` they would be refused, so the status is then 503 `unready`.
+        """
+        reason = await canary.failure()
+        if reason is None:
+            return JSONResponse({"status": "ready", "classifier": "ok"})
+        if settings.triton.on_failure == "reject":
+            return JSONResponse({"status": "unready", "classifier": reason}, status_code=503)
+        return JSONResponse({"status": "degraded", "classifier": reason})
+
+    @api.get("/config")
+    async def config() -> dict[str, Any]:
+        """Return the configuration in force; keys are shown as [REDACTED]."""
+        return configuration
+
+    @api.get("/metrics")
+    async def prometheus() -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return api

@@ -1,0 +1,121 @@
+"""POST /v1/route: the decision without the answer, for one chat body or for up to 256 prompts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from router.decide.decider import Decider, Decision
+from router.decide.policy import candidates
+from router.decide.prompt import Prompt
+from router.errors import InvalidRequest
+from router.http.body import JSONBody, parse_body, read_body
+from router.http.selection import select
+from router.settings import PolicySettings, Settings
+
+MAX_INPUTS = 256
+
+
+def route_api(settings: Settings, decider: Decider) -> APIRouter:
+    """Return the endpoint as a FastAPI router."""
+    api = APIRouter(tags=["routing"])
+
+    @api.post("/v1/route", openapi_extra=_DESCRIPTION)
+    async def route(request: Request) -> JSONResponse:
+        """Decide which model would answer, and say everything that led to it. Nothing is forwarded or billed.
+
+        Send a chat body as you would to /v1/chat/completions, or `{"inputs": ["prompt", ...]}` with an optional
+        `model` that names the policy.
+        """
+        limits = settings.server
+        body = parse_body(await read_body(request.scope, request.receive, limits.max_body_bytes, limits.body_timeout_s))
+        if "inputs" not in body.fields:
+            chosen = select(settings, body.fields, request.scope["headers"])
+            [described] = await _decide_all(settings, decider, chosen, [Prompt.of_chat(body.fields)])
+            return JSONResponse(described)
+        fields = {"model": "auto", **body.fields}
+        chosen = select(settings, fields, request.scope["headers"])
+        prompts = [Prompt.of_text(text) for text in _inputs(body)]
+        return JSONResponse({"object": "list", "data": await _decide_all(settings, decider, chosen, prompts)})
+
+    return api
+
+
+def _inputs(body: JSONBody) -> list[str]:
+    inputs = body.fields["inputs"]
+    if "messages" in body.fields:
+        raise InvalidRequest("Send 'messages' (one chat) or 'inputs' (prompts), not both.", param="inputs")
+    if not isinstance(inputs, list) or not 1 <= len(inputs) <= MAX_INPUTS:
+        raise InvalidRequest(f"'inputs' must be an array of 1 to {MAX_INPUTS} prompts.", param="inputs")
+    for i, text in enumerate(inputs):
+        if not isinstance(text, str):
+            raise InvalidRequest(f"'inputs[{i}]' must be a string.", param=f"inputs[{i}]")
+    return inputs
+
+
+async def _decide_all(
+    settings: Settings, decider: Decider, chosen: PolicySettings | Decision, prompts: list[Prompt]
+) -> list[dict[str, Any]]:
+    """Decide for all prompts, a batch at a time so that the last one's deadline does not pay for the first."""
+    if isinstance(chosen, Decision):
+        return [_described(chosen, [chosen.model], decider, prompt) for prompt in prompts]
+    described = []
+    size = settings.triton.max_batch_size
+    for start in range(0, len(prompts), size):
+        batch = prompts[start : start + size]
+        decisions = await asyncio.gather(*(decider.decide(chosen, prompt) for prompt in batch))
+        described += [
+            _described(decision, candidates(chosen), decider, prompt)
+            for decision, prompt in zip(decisions, batch, strict=True)
+        ]
+    return described
+
+
+def _described(
+    decision: Decision, models: tuple[str, ...] | list[str], decider: Decider, prompt: Prompt
+) -> dict[str, Any]:
+    return {
+        "object": "route.decision",
+        "model": decision.model,
+        "policy": decision.policy,
+        "reason": decision.reason,
+        "source": decision.source,
+        "fallback_reason": decision.fallback_reason,
+        "score": decision.score,
+        "label": decision.label,
+        "classifier_version": decision.classifier_version,
+        "turns": [classification.described() for classification in decision.classifications],
+        "expected_cost_dollars": {model: decider.expected_cost(model, prompt) for model in models},
+    }
+
+
+_DESCRIPTION: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "oneOf": [
+                        {"$ref": "#/components/schemas/ChatRequest"},
+                        {
+                            "type": "object",
+                            "required": ["inputs"],
+                            "properties": {
+                                "inputs": {
+                                    "type": "array",
+                                    "items": {"type": "string"},
+                                    "minItems": 1,
+                                    "maxItems": MAX_INPUTS,
+                                },
+                                "model": {"type": "string", "default": "auto"},
+                            },
+                        },
+                    ]
+                }
+            }
+        },
+    }
+}

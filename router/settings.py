@@ -1,0 +1,301 @@
+"""The configuration file, read into frozen settings. No other room reads YAML or the environment.
+
+`load_settings` takes this project's format and NVIDIA v1's `config.yaml`, and reports every problem at once:
+
+    router.yaml:14: policies.default.tiers[1].model: "expnsive" is not a configured model; allowed: cheap, ...
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+from router import nvidia_v1
+from router.prices import price_of
+from router.settings_policies import read_policy
+from router.settings_types import (
+    DIMENSIONS,
+    SCORE_NAMES,
+    TASK_TYPES,
+    Conversation,
+    ExpectedValuePolicy,
+    FixedPolicy,
+    LabelPolicy,
+    ModelSettings,
+    OnFailure,
+    PolicySettings,
+    Price,
+    Secret,
+    ServerSettings,
+    Settings,
+    TaskMapPolicy,
+    ThresholdPolicy,
+    Tier,
+    Timeouts,
+    TritonSettings,
+)
+from router.yaml_fields import Section, allowed_words, kind
+from router.yaml_nodes import Node, Problems, read_yaml, shown
+
+__all__ = [
+    "DIMENSIONS",
+    "SCORE_NAMES",
+    "TASK_TYPES",
+    "Conversation",
+    "ExpectedValuePolicy",
+    "FixedPolicy",
+    "LabelPolicy",
+    "ModelSettings",
+    "OnFailure",
+    "PolicySettings",
+    "Price",
+    "Secret",
+    "ServerSettings",
+    "Settings",
+    "TaskMapPolicy",
+    "ThresholdPolicy",
+    "Tier",
+    "Timeouts",
+    "TritonSettings",
+    "load_settings",
+    "redacted",
+]
+
+OVERRIDES = {
+    "LLM_ROUTER_HOST": ("server", "host"),
+    "LLM_ROUTER_PORT": ("server", "port"),
+    "LLM_ROUTER_TRITON_URL": ("triton", "url"),
+}
+"""Environment variables that win over the file, in both formats."""
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def load_settings(path: Path, environ: Mapping[str, str]) -> Settings:
+    """Read and check the configuration at `path`.
+
+    Raises ConfigurationError with every problem found: file, line, key, the value seen, and what is allowed.
+    """
+    problems = Problems()
+    root = read_yaml(path, environ, problems)
+    overrides = {at: environ[name] for name, at in OVERRIDES.items() if environ.get(name)}
+    if nvidia_v1.recognises(root):
+        root = nvidia_v1.translate(root, problems, triton_url_known=("triton", "url") in overrides)
+        problems.raise_if_any()
+    settings = _settings(Section(_with_overrides(root, environ), problems), path.name)
+    problems.raise_if_any()
+    return settings
+
+
+def redacted(settings: Settings) -> dict[str, object]:
+    """Return the settings as JSON-able data: keys "[REDACTED]", an unknown price and minus infinity null."""
+    return cast("dict[str, object]", _plain(settings))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Secret):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        names = [field.name for field in dataclasses.fields(value)]
+        kind_of_policy = {"type": value.kind} if isinstance(value, PolicySettings) else {}
+        return kind_of_policy | {name: _plain(getattr(value, name)) for name in names}
+    return value
+
+
+def _with_overrides(root: Node, environ: Mapping[str, str]) -> Node:
+    for variable, (section, key) in OVERRIDES.items():
+        value = environ.get(variable)
+        if not value or not isinstance(root.value, dict):
+            continue
+        old = root.value.get(section)
+        if old is None or old.value is None:
+            old = Node({}, root.source, root.line, section)
+        if isinstance(old.value, dict):
+            node = Node(value, "environment", 0, variable, value)
+            root = dataclasses.replace(
+                root, value={**root.value, section: dataclasses.replace(old, value={**old.value, key: node})}
+            )
+    return root
+
+
+def _settings(root: Section, source: str) -> Settings:
+    server = _server(root.section("server"))
+    triton = _triton(root.section("triton"))
+    models = _models(root)
+    policies = _policies(root, models)
+    default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
+    root.close()
+    return Settings(server, triton, models, policies, default_policy, source)
+
+
+def _server(section: Section) -> ServerSettings:
+    default = ServerSettings()
+    server = ServerSettings(
+        host=section.text("host", default.host, check=_host),
+        port=section.integer("port", default.port, least=0, most=65535),
+        workers=section.integer("workers", default.workers, least=1, most=64),
+        max_body_bytes=section.integer("max_body_bytes", default.max_body_bytes, least=1024, most=2**30),
+        body_timeout_s=section.number("body_timeout_s", default.body_timeout_s, above=0, most=3600),
+        log_level=section.choice("log_level", LOG_LEVELS, default.log_level),
+    )
+    section.close()
+    return server
+
+
+def _triton(section: Section) -> TritonSettings:
+    default = TritonSettings()
+    triton = TritonSettings(
+        url=section.text("url", default.url, check=_host_and_port),
+        model=section.text("model", default.model),
+        deadline_ms=section.number("deadline_ms", default.deadline_ms, above=0, most=60_000),
+        max_batch_size=section.integer("max_batch_size", default.max_batch_size, least=1, most=64),
+        max_queue_delay_ms=section.number("max_queue_delay_ms", default.max_queue_delay_ms, least=0, most=100),
+        max_waiting=section.integer("max_waiting", default.max_waiting, least=1, most=1_000_000),
+        max_batches_in_flight=section.integer(
+            "max_batches_in_flight", default.max_batches_in_flight, least=1, most=256
+        ),
+        cache_entries=section.integer("cache_entries", default.cache_entries, least=0, most=10_000_000),
+        max_text_chars=section.integer("max_text_chars", default.max_text_chars, least=1, most=1_000_000),
+        on_failure=cast("OnFailure", section.choice("on_failure", ("default_model", "reject"), default.on_failure)),
+    )
+    section.close()
+    return triton
+
+
+def _named(root: Section, key: str) -> Iterator[tuple[str, Section]]:
+    """Every entry of a required mapping of names, at least one; the names are checked."""
+    node = root.require(key)
+    if node is not None and not node.value:
+        root.problems.add(node, "is empty; name at least one")
+    for name, section in root.section(key).sections():
+        _check_name(name, section.node, root.problems)
+        yield name, section
+
+
+def _models(root: Section) -> dict[str, ModelSettings]:
+    models = {}
+    for name, section in _named(root, "models"):
+        models[name] = _model(name, section)
+    return models
+
+
+def _model(name: str, section: Section) -> ModelSettings:
+    api_base = section.text("api_base", check=_api_base).rstrip("/")
+    model_id = section.text("model", name)
+    model = ModelSettings(
+        name=name,
+        api_base=api_base,
+        api_key=_secret(section, "api_key"),
+        model=model_id,
+        price=_price(section.section("price")) if section.get("price") else price_of(model_id, api_base),
+        context_limit=(section.integer("context_limit", least=1, most=10**9) if section.get("context_limit") else None),
+        timeouts=_timeouts(section.section("timeouts")),
+        stream_usage=section.flag("stream_usage", default=True),
+        expected_output_tokens=section.integer("expected_output_tokens", 256, least=1, most=1_000_000),
+    )
+    section.close()
+    return model
+
+
+def _price(section: Section) -> Price:
+    price = Price(section.number("input", least=0), section.number("output", least=0), "configuration")
+    section.close()
+    return price
+
+
+def _timeouts(section: Section) -> Timeouts:
+    default = Timeouts()
+    total_s = section.number("total_s", default.total_s, above=0, most=86_400)
+    # A default gives way to a short total; a number that the user wrote does not.
+    timeouts = Timeouts(
+        connect_s=section.number("connect_s", min(default.connect_s, total_s), above=0, most=total_s),
+        first_byte_s=section.number("first_byte_s", min(default.first_byte_s, total_s), above=0, most=total_s),
+        idle_s=section.number("idle_s", min(default.idle_s, total_s), above=0, most=total_s),
+        total_s=total_s,
+    )
+    section.close()
+    return timeouts
+
+
+def _secret(section: Section, key: str) -> Secret | None:
+    node = section.get(key)
+    if node is None or node.value == "":
+        return None
+    if not isinstance(node.value, str):
+        section.problems.add(node, f"must be text, not {kind(node)}")
+        return None
+    if not re.fullmatch(r"[!-~]+", node.value):  # the value itself must not be shown
+        section.problems.add(node, "must be ASCII without spaces or line breaks, as an HTTP header needs it")
+    return Secret(node.value)
+
+
+def _policies(root: Section, models: Mapping[str, ModelSettings]) -> dict[str, PolicySettings]:
+    policies: dict[str, PolicySettings] = {}
+    for name, section in _named(root, "policies"):
+        if name in models:
+            root.problems.add(section.node, f"{shown(name)} is a model's name too; rename one of them")
+        policy = read_policy(name, section, models)
+        if policy is not None:
+            policies[name] = policy
+    return policies
+
+
+def _default_policy(root: Section, names: list[str]) -> str:
+    node = root.get("default_policy")
+    if node is not None:
+        known = f"is not a configured policy; {allowed_words(str(node.value), names)}"
+        return root.text("default_policy", check=lambda name: None if name in names else known)
+    if len(names) == 1:
+        return names[0]
+    if "default" not in names and names:
+        missing = dataclasses.replace(root.node, path="default_policy")
+        root.problems.add(missing, f'missing, and no policy is called "default"; {allowed_words("default", names)}')
+    return "default"
+
+
+def _check_name(name: str, node: Node, problems: Problems) -> None:
+    if name == "auto":
+        problems.add(node, 'the name "auto" is taken: clients say it for the default policy; choose another')
+    elif not re.fullmatch(r"[!-?A-~]{1,128}", name):
+        problems.add(node, f'the name {shown(name)} must be 1 to 128 printable ASCII characters, no space, no "@"')
+
+
+def _host(value: str) -> str | None:
+    return None if re.fullmatch(r"[\w.:-]+", value) else "must be a host name or an IP address"
+
+
+def _host_and_port(value: str) -> str | None:
+    if "://" in value:
+        return "must be host:port of Triton's gRPC listener, without http:// or any other scheme"
+    match = re.fullmatch(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
+    if match and 1 <= int(match.group(1)) <= 65535:
+        return None
+    return "must be host:port of Triton's gRPC listener, for example 127.0.0.1:8001"
+
+
+def _api_base(value: str) -> str | None:
+    try:
+        url = urlsplit(value)
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid or " " in value:
+        return "must be an http:// or https:// URL, for example https://api.openai.com/v1"
+    if "@" in url.netloc:
+        return "must not hold a user or password; use api_key"
+    if "?" in value or "#" in value:
+        return "must not have a query or a fragment"
+    if url.path.rstrip("/").endswith("/completions"):
+        return "must be the base only, without /chat/completions"
+    return None

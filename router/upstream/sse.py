@@ -1,0 +1,119 @@
+"""Server-sent events: cut a byte stream into whole events, and read what a chat chunk says about usage. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from router.errors import UpstreamProtocol
+
+MAX_EVENT_BYTES = 1_000_000
+
+# An event ends at a blank line; lines end with LF, CRLF or CR.
+_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+
+
+class EventSplitter:
+    """Feed it bytes as they arrive; it gives back whole events, each with its blank line, byte for byte.
+
+    Raises UpstreamProtocol when an event outgrows `MAX_EVENT_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the stream would end within an event now."""
+        return bool(self._rest.strip())
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the events that `data` completes, in order."""
+        buffer = self._rest + data if self._rest else data
+        events, start = [], 0
+        for match in _END_OF_EVENT.finditer(buffer):
+            events.append(buffer[start : match.end()])
+            start = match.end()
+        self._rest = buffer[start:]
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise UpstreamProtocol(f"The upstream sent an event of more than {MAX_EVENT_BYTES:,} bytes.")
+        return events
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the upstream counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class _UsageJSON(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _ChunkJSON(msgspec.Struct):
+    choices: list[msgspec.Raw] | None = None
+    usage: _UsageJSON | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What matters of one event: its usage, whether it is nothing but usage, an error, or the end."""
+
+    usage: Usage | None = None
+    usage_only: bool = False
+    is_error: bool = False
+    is_done: bool = False
+
+
+_NOTHING = Chunk()
+_DONE = Chunk(is_done=True)
+_decode_chunk = msgspec.json.Decoder(_ChunkJSON).decode
+
+
+def read_chunk(event: bytes) -> Chunk:
+    """Read one whole event of a chat completion stream. Raises UpstreamProtocol when its data is not JSON."""
+    data = _data_of(event)
+    if not data:
+        return _NOTHING
+    if data == b"[DONE]":
+        return _DONE
+    try:
+        chunk = _decode_chunk(data)
+    except msgspec.ValidationError:  # JSON of another shape than ours: the client's to understand
+        return _NOTHING
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UpstreamProtocol("The upstream sent an event that is not a chat completion chunk.") from None
+    if chunk.error:
+        return Chunk(is_error=True)
+    if chunk.usage is None:
+        return _NOTHING
+    usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+    return Chunk(usage=usage, usage_only=not chunk.choices)
+
+
+def _data_of(event: bytes) -> bytes:
+    """Join an event's `data:` lines; comments and other fields carry nothing for us."""
+    if event.startswith(b"data: ") and event.count(b"\n") == 2 and event.endswith(b"\n\n"):
+        return event[6:-2]  # the shape of nearly every chunk
+    lines = re.split(rb"\r\n|\n|\r", event)
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")).strip()
+
+
+def read_usage(body: bytes) -> Usage | None:
+    """Return the usage of a whole chat completion, None when it has none that can be read."""
+    try:
+        usage = _decode_chunk(body).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return Usage(usage.prompt_tokens, usage.completion_tokens) if usage else None
+
+
+def error_event(body: bytes) -> bytes:
+    """Return an error object as the event that OpenAI's clients raise from a stream."""
+    return b"data: " + body + b"\n\n"
