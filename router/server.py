@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import uvicorn
@@ -55,6 +57,8 @@ async def check_classifier(settings: Settings) -> None:
 
 def serve(settings: Settings, config_file: Path) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the exit status."""
+    # uvicorn raises a signal anew once it has drained: a stop that was asked for is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _bind(settings.server)
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from router.errors import ClassifierError
@@ -44,6 +45,11 @@ class _Row(Generic[R]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _settle_unanswered(rows: Sequence[_Row[R]]) -> None:
+    for row in rows:
+        row.settle(ClassifierError("unavailable", "The call to the classifier was cancelled."))
 
 
 class MicroBatcher(Generic[R]):
@@ -103,9 +109,9 @@ class MicroBatcher(Generic[R]):
         """Cancel what is under way and fail what waits; callers see `ClassifierError("unavailable")`."""
         if self._window is not None:
             self._window.cancel()
+            self._window = None
         rows, self._waiting = list(self._waiting.values()), {}
-        for row in rows:
-            row.settle(ClassifierError("unavailable", "The router is stopping."))
+        _settle_unanswered(rows)
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -120,7 +126,7 @@ class MicroBatcher(Generic[R]):
             if batch:
                 call = asyncio.create_task(self._call(batch))
                 self._calls.add(call)
-                call.add_done_callback(self._ended)
+                call.add_done_callback(partial(self._ended, batch))
 
     def _take(self) -> list[_Row[R]]:
         """Take the oldest rows that somebody still wants; forget the abandoned ones."""
@@ -131,8 +137,10 @@ class MicroBatcher(Generic[R]):
                 batch.append(row)
         return batch
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
+    def _ended(self, batch: list[_Row[R]], call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
+        if call.cancelled():  # perhaps before its first step, so it could not settle its rows itself
+            _settle_unanswered(batch)
         if self._window is None:
             self._flush()
 
@@ -143,8 +151,6 @@ class MicroBatcher(Generic[R]):
             results = await self._send([row.text for row in batch])
             if len(results) != len(batch):
                 raise ClassifierError("invalid_output", f"{len(results)} results came for {len(batch)} prompts.")
-        except asyncio.CancelledError:
-            results = [ClassifierError("unavailable", "The router is stopping.")] * len(batch)
         except Exception as error:
             results = [error] * len(batch)
         for row, result in zip(batch, results, strict=True):

@@ -123,16 +123,19 @@ class Decider:
             await lane.scorer.batcher.close()
 
     def _choose(self, policy: PolicySettings, classifications: Sequence[Classification], prompt: Prompt) -> Choice:
-        served = classifications[-1]
+        # During a promotion one turn may come from the cache of the old version and another from the new one.
+        if not all(self._fits_policy(policy, served) for served in classifications):
+            raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
+        return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
+
+    def _fits_policy(self, policy: PolicySettings, served: Classification) -> bool:
         key = (policy.name, served.version)
         if key not in self._fits:
             needs = unmet_needs(policy, served.labels)
             self._fits[key] = not needs
             for need in needs:
                 logger.error("classifier version %s: %s", served.version, need)
-        if not self._fits[key]:
-            raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
-        return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
+        return self._fits[key]
 
     def _default(self, policy: PolicySettings, reason: str, fallback_reason: str | None = None) -> Decision:
         label = policy.default_label if isinstance(policy, LabelPolicy) else policy.default_model

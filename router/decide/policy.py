@@ -91,14 +91,15 @@ def decide(
             gain = max(c.gain for c in classifications)
             return _by_expected_value(policy, gain, cost_of)
         case TaskMapPolicy():
-            index, probability = _likeliest(classifications)
-            label = classifications[0].labels.task_types[index]
+            surest = _surest(classifications)
+            index, probability = surest.task
+            label = surest.labels.task_types[index]
             model = dict(policy.models).get(label, policy.default_model)
             if probability < policy.min_probability:
                 model = policy.default_model
             return Choice(model, "task", probability, label)
         case LabelPolicy():
-            index, probability = _likeliest(classifications)
+            index, probability = _surest(classifications).task
             if probability < policy.min_probability:
                 return Choice(policy.default_model, "task", probability, policy.default_label)
             label, model = policy.llms[index]
@@ -117,9 +118,9 @@ def _weighted(score: Sequence[tuple[str, float]], classification: Classification
     return sum(weight * classification.score(name) for name, weight in score)
 
 
-def _likeliest(classifications: Sequence[Classification]) -> tuple[int, float]:
-    """Return the task of the turn whose task is most certain (by default only the last turn is given)."""
-    return max((c.task for c in classifications), key=lambda task: task[1])
+def _surest(classifications: Sequence[Classification]) -> Classification:
+    """Return the turn whose task is most certain (by default only the last turn is given)."""
+    return max(classifications, key=lambda c: c.task[1])
 
 
 def unmet_needs(policy: PolicySettings, labels: Labels) -> list[str]:

@@ -30,8 +30,9 @@ class Prompt:
     @classmethod
     def of_chat(cls, fields: Mapping[str, Any]) -> Prompt:
         """Read a chat body's `messages` and output limit; InvalidRequest names the field that is wrong."""
-        limit = fields.get("max_completion_tokens", fields.get("max_tokens"))
-        return cls(check_messages(fields.get("messages")), limit if isinstance(limit, int) else None)
+        limits = (fields.get("max_completion_tokens"), fields.get("max_tokens"))
+        limit = next((limit for limit in limits if type(limit) is int and limit > 0), None)
+        return cls(check_messages(fields.get("messages")), limit)
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON of any shape comes in

@@ -69,11 +69,17 @@ class Scorer:
         """Return one classification per text; ClassifierError with the reason when one of them has none in time."""
         found = {text: known for text in texts if (known := self._cache.get(text))}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
+        pending: list[asyncio.Future[Classification]] = []
         try:
             async with asyncio.timeout(self._deadline_s):
-                scored = await asyncio.gather(*map(self.batcher.submit, missing))
+                for text in missing:
+                    pending.append(self.batcher.submit(text))  # noqa: PERF401 - a full queue must not lose the first
+                scored = await asyncio.gather(*pending)
         except TimeoutError:
             raise ClassifierError("deadline", f"No score within {self._deadline_s * 1000:g} ms.") from None
+        finally:
+            for future in pending:  # when one has no score, the others need none any more
+                future.cancel()
         for text, classification in zip(missing, scored, strict=True):
             self._cache.put(text, classification)
             found[text] = classification

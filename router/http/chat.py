@@ -102,11 +102,16 @@ async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Se
     async for part in response.parts():
         if not exchange.answered:
             exchange.heard_from_upstream()
-        events = [event for event in splitter.feed(part) if _passes(exchange, event)]
-        if events:
-            if not exchange.answered:
-                await _start_stream(exchange, response, send)
-            await send({"type": "http.response.body", "body": b"".join(events), "more_body": True})
+        passed: list[bytes] = []
+        try:
+            for event in splitter.feed(part):
+                if _passes(exchange, event, begun=exchange.answered or bool(passed)):
+                    passed.append(event)
+        finally:  # however the network cut the stream, what was whole before a fault reaches the client
+            if passed:
+                if not exchange.answered:
+                    await _start_stream(exchange, response, send)
+                await send({"type": "http.response.body", "body": b"".join(passed), "more_body": True})
     if splitter.incomplete:
         raise UpstreamProtocol("The upstream ended its stream within an event.")
     if not exchange.answered:
@@ -121,9 +126,9 @@ async def _start_stream(exchange: Exchange, response: UpstreamResponse, send: Se
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
 
 
-def _passes(exchange: Exchange, event: bytes) -> bool:
+def _passes(exchange: Exchange, event: bytes, *, begun: bool) -> bool:
     chunk = read_chunk(event)
-    if chunk.is_error and not exchange.answered:
+    if chunk.is_error and not begun:
         raise UpstreamError("The upstream's stream began with an error.")
     if chunk.usage is not None:
         exchange.usage = chunk.usage

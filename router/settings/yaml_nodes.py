@@ -97,22 +97,26 @@ def read_yaml(path: Path, environ: Mapping[str, str], problems: Problems) -> Nod
     # Inside `{...}` YAML takes the brace of `${VAR}` for its own. A stand-in of harmless characters avoids
     # that, keeps every line number, and lets values in only after the structure is settled.
     text = _REFERENCE.sub(hide, _read_text(path, source))
-    converter = _Converter(source, references, environ, problems)
+    try:
+        composed = _compose(text, source, references)
+        return _Converter(source, references, environ, problems).root(composed)
+    except RecursionError:
+        raise ConfigurationError([f"{source}: nested too deeply"]) from None
+
+
+def _compose(text: str, source: str, references: list[str]) -> yaml.Node:
     try:
         composed = yaml.compose(text, Loader=yaml.SafeLoader)
-        if composed is None:
-            raise ConfigurationError([f"{source}: the file is empty; docs/configuration.md has an example"])
-        root = converter.root(composed)
     except yaml.MarkedYAMLError as error:
         raise ConfigurationError([_original(_syntax_problem(error, source), references)]) from None
     except yaml.reader.ReaderError as error:
         line = f"{source}:{text.count(chr(10), 0, error.position) + 1}"
         raise ConfigurationError([f"{line}: a control character, which YAML does not allow"]) from None
-    except RecursionError:
-        raise ConfigurationError([f"{source}: nested too deeply"]) from None
     except (ValueError, OverflowError):  # PyYAML on an escape or a version number out of range
         raise ConfigurationError([f"{source}: not valid YAML: a number is out of range"]) from None
-    return root
+    if composed is None:
+        raise ConfigurationError([f"{source}: the file is empty; docs/configuration.md has an example"])
+    return composed
 
 
 def _syntax_problem(error: yaml.MarkedYAMLError, source: str) -> str:

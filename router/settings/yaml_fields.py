@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from router.yaml_nodes import Node, Problems, join_path, shown
+from router.settings.yaml_nodes import Node, Problems, join_path, shown
 
 Check = Callable[[str], str | None]
 """Says what is wrong with a text ("must be ..."), or None when nothing is."""

@@ -17,8 +17,8 @@ import re
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from router.yaml_fields import Section, kind
-from router.yaml_nodes import Node, Problems, shown
+from router.settings.yaml_fields import Section, kind
+from router.settings.yaml_nodes import Node, Problems, shown
 
 
 def recognises(root: Node) -> bool:
@@ -40,12 +40,12 @@ def translate(root: Node, problems: Problems, *, triton_url_known: bool) -> Node
         section = Section(node, problems)
         name, url = section.text("name"), section.require("url")
         triton_model, address = _triton_model_and_address(url, problems)
-        llms = tuple(llm for entry in section.entries("llms") if (llm := models.llm(entry, problems)))
-        section.close()
         if name in policies:
             problems.add(node, f"the policy {shown(name)} is given twice; keep one")
-        if url is not None:
+        if url is not None and address:
             addresses.setdefault(address, url)
+        llms = tuple(llm for entry in section.entries("llms") if (llm := models.llm(entry, problems)))
+        section.close()
         policies[name] = replace(
             node,
             value={
@@ -56,27 +56,30 @@ def translate(root: Node, problems: Problems, *, triton_url_known: bool) -> Node
         )
     if not policies:
         problems.add(root, "policies: the list is empty; name at least one policy")
-    triton = file.section("triton")
-    translated = {"models": models.node(), "policies": replace(root, value=dict(policies), path="policies")}
-    if policies:
-        translated["default_policy"] = _text(root, next(iter(policies)))
-    server = file.get("server")
-    if server is not None:
-        translated["server"] = server
-    translated["triton"] = triton.node
-    if addresses and triton.get("url") is None:
-        if len(addresses) > 1 and not triton_url_known:
-            listed = ", ".join(sorted(addresses))
-            problems.add(
-                list(addresses.values())[1],
-                f"the policies name several Triton servers ({listed}); set LLM_ROUTER_TRITON_URL to one",
-            )
-        address, url = next(iter(addresses.items()))
-        if isinstance(triton.node.value, dict):
-            known = {**triton.node.value, "url": _text(url, address)}
-            translated["triton"] = replace(triton.node, value=dict(known))
+    triton, server = file.section("triton"), file.section("server")
     file.close()
-    return replace(root, value=translated)
+    return replace(
+        root,
+        value={
+            "server": server.node,
+            "triton": _with_address(triton, addresses, one_needed=not triton_url_known),
+            "models": models.node(),
+            "policies": replace(root, value=dict(policies), path="policies"),
+            "default_policy": _text(root, next(iter(policies), "")),
+        },
+    )
+
+
+def _with_address(triton: Section, addresses: dict[str, Node], *, one_needed: bool) -> Node:
+    """Return the section `triton` with the address that the policies' URLs give, where it names none itself."""
+    if not addresses or triton.get("url") is not None or not isinstance(triton.node.value, dict):
+        return triton.node
+    (address, url), *others = addresses.items()
+    if others and one_needed:
+        listed = ", ".join(sorted(addresses))
+        advice = "set LLM_ROUTER_TRITON_URL to one"
+        triton.problems.add(others[0][1], f"the policies name several Triton servers ({listed}); {advice}")
+    return replace(triton.node, value={**triton.node.value, "url": _text(url, address)})
 
 
 class _Models:

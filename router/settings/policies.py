@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import cast, get_args
 
-from router.settings_types import (
+from router.settings.types import (
     SCORE_NAMES,
     TASK_TYPES,
     Conversation,
@@ -18,8 +18,8 @@ from router.settings_types import (
     ThresholdPolicy,
     Tier,
 )
-from router.yaml_fields import Check, Section, allowed_words, kind, read_number, read_text
-from router.yaml_nodes import join_path, shown
+from router.settings.yaml_fields import Check, Section, allowed_words, kind, read_number, read_text
+from router.settings.yaml_nodes import join_path, shown
 
 Models = Mapping[str, ModelSettings]
 

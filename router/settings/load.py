@@ -15,17 +15,10 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-from router import nvidia_v1
-from router.prices import price_of
-from router.settings_policies import read_policy
-from router.settings_types import (
-    DIMENSIONS,
-    SCORE_NAMES,
-    TASK_TYPES,
-    Conversation,
-    ExpectedValuePolicy,
-    FixedPolicy,
-    LabelPolicy,
+from router.settings import nvidia_v1
+from router.settings.policies import read_policy
+from router.settings.prices import price_of
+from router.settings.types import (
     ModelSettings,
     OnFailure,
     PolicySettings,
@@ -33,38 +26,11 @@ from router.settings_types import (
     Secret,
     ServerSettings,
     Settings,
-    TaskMapPolicy,
-    ThresholdPolicy,
-    Tier,
     Timeouts,
     TritonSettings,
 )
-from router.yaml_fields import Section, allowed_words, kind
-from router.yaml_nodes import Node, Problems, read_yaml, shown
-
-__all__ = [
-    "DIMENSIONS",
-    "SCORE_NAMES",
-    "TASK_TYPES",
-    "Conversation",
-    "ExpectedValuePolicy",
-    "FixedPolicy",
-    "LabelPolicy",
-    "ModelSettings",
-    "OnFailure",
-    "PolicySettings",
-    "Price",
-    "Secret",
-    "ServerSettings",
-    "Settings",
-    "TaskMapPolicy",
-    "ThresholdPolicy",
-    "Tier",
-    "Timeouts",
-    "TritonSettings",
-    "load_settings",
-    "redacted",
-]
+from router.settings.yaml_fields import Section, allowed_words, kind
+from router.settings.yaml_nodes import Node, Problems, read_yaml, shown
 
 OVERRIDES = {
     "LLM_ROUTER_HOST": ("server", "host"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 
-from router.settings_types import Price
+from router.settings.types import Price
 
 
 def price_of(model_id: str, api_base: str) -> Price | None:

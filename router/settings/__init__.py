@@ -1,0 +1,51 @@
+"""The configuration as frozen settings. No other room reads YAML or the environment.
+
+yaml_nodes (lines, variables) → yaml_fields (types, bounds) → policies, nvidia_v1, prices → load → Settings
+"""
+
+from router.settings.load import load_settings, redacted
+from router.settings.types import (
+    DIMENSIONS,
+    SCORE_NAMES,
+    TASK_TYPES,
+    Conversation,
+    ExpectedValuePolicy,
+    FixedPolicy,
+    LabelPolicy,
+    ModelSettings,
+    OnFailure,
+    PolicySettings,
+    Price,
+    Secret,
+    ServerSettings,
+    Settings,
+    TaskMapPolicy,
+    ThresholdPolicy,
+    Tier,
+    Timeouts,
+    TritonSettings,
+)
+
+__all__ = [
+    "DIMENSIONS",
+    "SCORE_NAMES",
+    "TASK_TYPES",
+    "Conversation",
+    "ExpectedValuePolicy",
+    "FixedPolicy",
+    "LabelPolicy",
+    "ModelSettings",
+    "OnFailure",
+    "PolicySettings",
+    "Price",
+    "Secret",
+    "ServerSettings",
+    "Settings",
+    "TaskMapPolicy",
+    "ThresholdPolicy",
+    "Tier",
+    "Timeouts",
+    "TritonSettings",
+    "load_settings",
+    "redacted",
+]

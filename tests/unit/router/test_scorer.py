@@ -1,0 +1,184 @@
+"""Scores with memory: the cache, the deadline, and what happens to rows that nobody waits for any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.decide.batching import MicroBatcher
+from router.decide.classification import Classification
+from router.decide.scorer import ClassificationCache, Scorer
+from router.errors import ClassifierError
+from tests.unit.router.examples import classification
+from tests.unit.router.virtual_time import run
+
+
+def test_the_cache_forgets_the_least_recently_used() -> None:
+    cache = ClassificationCache(2)
+    for text in ("a", "b"):
+        cache.put(text, classification())
+    assert cache.get("a")
+    cache.put("c", classification())
+    assert cache.get("b") is None
+    assert cache.get("a")
+    assert cache.get("c")
+    assert len(cache) == 2
+
+
+def test_another_version_empties_the_cache() -> None:
+    cache = ClassificationCache(10)
+    cache.put("a", classification(version="1"))
+    newer = classification(version="2")
+    cache.put("b", newer)
+    assert cache.get("a") is None
+    assert cache.get("b") is newer
+
+
+def test_a_cache_of_no_entries_remembers_nothing() -> None:
+    cache = ClassificationCache(0)
+    cache.put("a", classification())
+    assert cache.get("a") is None
+    assert len(cache) == 0
+
+
+def test_only_exactly_the_same_text_is_known() -> None:
+    cache = ClassificationCache(10)
+    cache.put("a", classification())
+    assert [cache.get(text) for text in ("A", "a ", "\ufeffa", "")] == [None] * 4
+
+
+@given(st.integers(0, 4), st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef"), st.sampled_from("12"))))
+def test_the_cache_is_an_lru_of_one_version(entries: int, steps: list[tuple[bool, str, str]]) -> None:
+    cache = ClassificationCache(entries)
+    expected: OrderedDict[str, Classification] = OrderedDict()
+    for is_put, text, version in steps:
+        if is_put:
+            put = classification(version=version)
+            cache.put(text, put)
+            if any(known.version != version for known in expected.values()):
+                expected.clear()
+            expected[text] = put
+            while len(expected) > entries:
+                expected.popitem(last=False)
+        else:
+            assert cache.get(text) is expected.get(text)
+            if text in expected:
+                expected.move_to_end(text)
+        assert len(cache) == len(expected) <= entries
+
+
+class FakeClassifier:
+    """Takes `takes_s`; says of a text what `says` has, else a classification of its own."""
+
+    def __init__(self, takes_s: float = 0.01, says: dict[str, Classification | ClassifierError] | None = None) -> None:
+        self.takes_s = takes_s
+        self.says = says or {}
+        self.calls: list[list[str]] = []
+
+    async def classify(self, texts: Sequence[str]) -> list[Classification | ClassifierError]:
+        self.calls.append(list(texts))
+        await asyncio.sleep(self.takes_s)
+        return [self.says.setdefault(text, classification()) for text in texts]
+
+
+def scorer(
+    fake: FakeClassifier, *, deadline_s: float = 1.0, waiting: int = 100, size: int = 8, in_flight: int = 4
+) -> Scorer:
+    batcher: MicroBatcher[Classification] = MicroBatcher(
+        fake.classify,
+        max_batch_size=size,
+        max_queue_delay_s=0.002,
+        max_waiting=waiting,
+        max_in_flight=in_flight,
+    )
+    return Scorer(batcher, ClassificationCache(100), deadline_s)
+
+
+def test_each_text_is_scored_once_and_its_score_kept() -> None:
+    async def main() -> None:
+        fake = FakeClassifier()
+        scores = scorer(fake)
+        assert scores.known(["a"]) is None
+        first = await scores.score(["a", "b", "a"])
+        assert fake.calls == [["a", "b"]]
+        assert [one is other for one, other in zip(first, map(fake.says.get, "aba"), strict=True)] == [True] * 3
+        again = await scores.score(["c", "b"])
+        assert fake.calls == [["a", "b"], ["c"]]
+        assert again == [fake.says["c"], fake.says["b"]]
+        assert scores.known(["a", "b", "c"]) == [fake.says["a"], fake.says["b"], fake.says["c"]]
+        assert scores.known(["a", "d"]) is None
+
+    run(main())
+
+
+def test_the_deadline_ends_the_wait_and_forgets_the_rows() -> None:
+    async def main() -> None:
+        fake = FakeClassifier(takes_s=3.0)
+        scores = scorer(fake, deadline_s=0.5, size=1, in_flight=1)
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(ClassifierError, match="500 ms") as late:
+            await scores.score(["sent", "never sent"])
+        assert late.value.reason == "deadline"
+        assert asyncio.get_running_loop().time() - started == pytest.approx(0.5)
+        await asyncio.sleep(10)
+        assert fake.calls == [["sent"]]
+        assert scores.known(["sent"]) is None
+
+    run(main())
+
+
+def test_a_row_that_failed_is_the_reason_and_is_not_remembered() -> None:
+    async def main() -> None:
+        fake = FakeClassifier(says={"bad": ClassifierError("invalid_output", "NaN")})
+        scores = scorer(fake)
+        with pytest.raises(ClassifierError) as failed:
+            await scores.score(["good", "bad"])
+        assert failed.value.reason == "invalid_output"
+        fake.says["bad"] = classification()
+        assert len(await scores.score(["bad"])) == 1
+
+    run(main())
+
+
+def test_several_failures_at_once_are_one_error_and_none_goes_unread() -> None:
+    async def main() -> None:
+        says: dict[str, Classification | ClassifierError] = {
+            text: ClassifierError("unhealthy", text) for text in ("a", "b", "c")
+        }
+        scores = scorer(FakeClassifier(says=says), size=1)
+        with pytest.raises(ClassifierError):
+            await scores.score(["a", "b", "c"])
+        await asyncio.sleep(10)
+
+    run(main())
+
+
+def test_a_prompt_that_does_not_fit_into_the_queue_takes_its_other_turns_out_again() -> None:
+    async def main() -> None:
+        fake = FakeClassifier(says={"first": ClassifierError("unhealthy", "unread")})
+        scores = scorer(fake, waiting=1)
+        with pytest.raises(ClassifierError) as refused:
+            await scores.score(["first", "second"])
+        assert refused.value.reason == "queue_full"
+        await asyncio.sleep(10)
+        assert fake.calls == []
+
+    run(main())
+
+
+def test_a_cancelled_caller_leaves_nothing_to_send() -> None:
+    async def main() -> None:
+        fake = FakeClassifier()
+        waiting = asyncio.create_task(scorer(fake).score(["a", "b"]))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.sleep(10)
+        assert waiting.cancelled()
+        assert fake.calls == []
+
+    run(main())
