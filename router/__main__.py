@@ -103,14 +103,24 @@ def _shared_metrics(workers: int) -> Iterator[None]:
         yield
 
 
+def _read_prompts(file: Path | None) -> list[str]:
+    """Return the lines that are not blank, of standard input when `file` is None."""
+    try:
+        text = (file.read_bytes() if file else sys.stdin.buffer.read()).decode()
+    except OSError as error:
+        raise ConfigurationError([f"{file}: {error.strerror}; give a text file with one prompt a line."]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([f"{file or 'standard input'}: byte {error.start} is not UTF-8."]) from None
+    return [line for line in text.splitlines() if line.strip()]
+
+
 def run_classify(arguments: argparse.Namespace) -> int:
     """Score prompts with the served classifier: one prompt a line in, one JSON object a line out, in order."""
     from router.app import triton_connection
     from router.decide.triton import TritonClassifier
 
     settings = load_settings(arguments.config, os.environ)
-    lines = arguments.input.read_text() if arguments.input else sys.stdin.read()
-    prompts = [line for line in lines.splitlines() if line.strip()]
+    prompts = _read_prompts(arguments.input)
 
     async def run() -> int:
         failed = 0

@@ -107,7 +107,8 @@ def _answer_errors_in_openai_shape(api: FastAPI) -> None:
         return {"x-request-id": request_id(request.scope).decode()}
 
     async def ours(request: Request, error: Any) -> Response:  # noqa: ANN401 - Starlette's handler type is wider
-        return Response(error.body(), error.status, headers(request), "application/json")
+        retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+        return Response(error.body(), error.status, headers(request) | retry, "application/json")
 
     async def starlettes(request: Request, error: Any) -> Response:  # noqa: ANN401
         if request.url.path in CHAT_PATHS:

@@ -11,11 +11,12 @@ import asyncio
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+import msgspec
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
@@ -37,6 +38,11 @@ _REASONS = {
     grpc.StatusCode.INVALID_ARGUMENT: "unhealthy",
     grpc.StatusCode.RESOURCE_EXHAUSTED: "queue_full",
 }
+
+# Which outputs are asked for, and the only type that each may have.
+_OUTPUTS = {"OUTCOME": "FP32", "TASK_TYPE": "FP32", "DIMENSIONS": "FP32", "TOKENS": "INT32"}
+_LABEL_OUTPUTS = {"OUTPUT": "FP32"}
+_FORMATS = {"FP32": "f", "INT32": "i"}
 
 ClassifyResult = Classification | ClassifierError
 
@@ -114,31 +120,28 @@ class TritonClassifier:
 
     async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
         """Score N texts in one call. A row that came back as NaN or out of range fails alone."""
-        outputs = ("OUTCOME", "TASK_TYPE", "DIMENSIONS", "TOKENS")
-        response = await self._connection.infer(_request(self._model, "TEXT", texts, outputs))
+        response = await self._connection.infer(_request(self._model, "TEXT", texts, _OUTPUTS))
         version = Version(response.model_version)
         labels = self._labels.get(version)
         if labels is None:  # the first answer, or a version that was promoted just now
             labels = self._labels[version] = await self.labels()
-        rows = _rows_by_output(response, len(texts))
-        return [
-            _classification(labels, version, outcome, task_type, dimensions, tokens)
-            for outcome, task_type, dimensions, tokens in zip(*(rows[name] for name in outputs), strict=True)
-        ]
+        return [_classification(labels, version, *row) for row in _rows(response, len(texts), _OUTPUTS)]
+
+
+class _Spec(msgspec.Struct):
+    outcomes: tuple[str, ...] | None
+    task_types: tuple[str, ...] | None
+    dimensions: tuple[str, ...] | None
 
 
 def _labels_of(spec_text: str, model: str) -> Labels:
     try:
-        spec = json.loads(spec_text)
-        labels = Labels(
-            outcomes=tuple(spec["outcomes"] or ()),
-            task_types=tuple(spec["task_types"] or ()),
-            dimensions=tuple(spec["dimensions"] or ()),
-        )
-    except (ValueError, KeyError, TypeError):
+        spec = msgspec.convert(json.loads(spec_text), _Spec)
+    except (ValueError, msgspec.ValidationError):
         raise ClassifierError(
             "contract", f"model {model!r} has no readable 'spec' in its Triton configuration."
         ) from None
+    labels = Labels(spec.outcomes or (), spec.task_types or (), spec.dimensions or ())
     if labels.outcomes and sorted(labels.outcomes) != sorted(OUTCOMES):
         raise ClassifierError("contract", f"model {model!r} has outcomes {labels.outcomes}, expected {OUTCOMES}.")
     return labels
@@ -158,6 +161,8 @@ def _classification(
             return ClassifierError("invalid_output", "The classifier answered NaN, or not one probability per label.")
     if labels.outcomes and not math.isclose(sum(outcome), 1.0, abs_tol=0.01):
         return ClassifierError("invalid_output", "The classifier's outcome probabilities do not add up to 1.")
+    if len(tokens) != 2:
+        return ClassifierError("invalid_output", "The classifier's TOKENS are not two counts.")
     return Classification(
         labels=labels,
         version=version,
@@ -188,8 +193,8 @@ class LabelClassifier:
 
     async def _classify_one(self, text: str) -> ClassifyResult:
         try:
-            response = await self._connection.infer(_request(self._model, "INPUT", [text], ("OUTPUT",)))
-            [scores] = _rows_by_output(response, 1)["OUTPUT"]
+            response = await self._connection.infer(_request(self._model, "INPUT", [text], _LABEL_OUTPUTS))
+            [(scores,)] = _rows(response, 1, _LABEL_OUTPUTS)
         except ClassifierError as error:
             return error
         if len(scores) != len(self._labels.task_types) or not all(map(math.isfinite, scores)):
@@ -200,7 +205,7 @@ class LabelClassifier:
         return Classification(self._labels, Version(response.model_version), task_type=scores)
 
 
-def _request(model: str, name: str, texts: Sequence[str], outputs: Sequence[str]) -> Any:  # noqa: ANN401
+def _request(model: str, name: str, texts: Sequence[str], outputs: Iterable[str]) -> Any:  # noqa: ANN401
     encoded = [text.encode() for text in texts]
     return pb.ModelInferRequest(
         model_name=model,
@@ -210,23 +215,25 @@ def _request(model: str, name: str, texts: Sequence[str], outputs: Sequence[str]
     )
 
 
-_FORMATS = {"FP32": "f", "INT32": "i"}
-
-
-def _rows_by_output(response: Any, rows: int) -> dict[str, list[tuple[Any, ...]]]:  # noqa: ANN401
-    """Unpack each output into `rows` tuples; ClassifierError when a count, shape or type does not fit."""
+def _rows(response: Any, rows: int, outputs: Mapping[str, str]) -> list[tuple[tuple[Any, ...], ...]]:  # noqa: ANN401
+    """Return for each row its values of each output; ClassifierError when a count, shape or type does not fit."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise ClassifierError("invalid_output", "The classifier's answer has outputs without contents.")
-    result = {}
-    for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-        format_ = _FORMATS.get(output.datatype)
-        if format_ is None or len(output.shape) != 2 or output.shape[0] != rows:
+    answered = {
+        output.name: (output, raw) for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+    columns = []
+    for name, datatype in outputs.items():
+        if name not in answered:
+            raise ClassifierError("invalid_output", f"output {name} is missing.")
+        output, raw = answered[name]
+        shape = list(output.shape)
+        if output.datatype != datatype or len(shape) != 2 or shape[0] != rows:
             raise ClassifierError(
                 "invalid_output",
-                f"output {output.name} has shape {list(output.shape)} of {output.datatype}, expected {rows} rows.",
+                f"output {name} has shape {shape} of {output.datatype}, expected {rows} rows of {datatype}.",
             )
-        columns = output.shape[1]
-        if columns < 1 or len(raw) != 4 * rows * columns:
-            raise ClassifierError("invalid_output", f"output {output.name} has {len(raw)} bytes for its shape.")
-        result[output.name] = list(struct.iter_unpack(f"<{columns}{format_}", raw))
-    return result
+        if shape[1] < 1 or len(raw) != 4 * rows * shape[1]:
+            raise ClassifierError("invalid_output", f"output {name} has {len(raw)} bytes for its shape.")
+        columns.append(struct.iter_unpack(f"<{shape[1]}{_FORMATS[datatype]}", raw))
+    return list(zip(*columns, strict=True))

@@ -67,7 +67,7 @@ def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
     media_type, _, parameters = headers.get(b"content-type", b"application/json").lower().partition(b";")
     if media_type.strip() != b"application/json":
         raise UnsupportedMediaType("Send the body as 'content-type: application/json'.")
-    charset = parameters.replace(b" ", b"").replace(b'"', b"").partition(b"charset=")[2]
+    charset = parameters.replace(b" ", b"").replace(b'"', b"").partition(b"charset=")[2].partition(b";")[0]
     if charset not in (b"", b"utf-8", b"utf8"):
         raise UnsupportedMediaType("Send the body as UTF-8.")
 

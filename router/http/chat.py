@@ -7,11 +7,12 @@ and passes on byte for byte but for `model`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from time import perf_counter
 
 from router.decide.decider import Decider, Decision
 from router.decide.prompt import Prompt
-from router.errors import ClassifierError, ClientError, RouterError, UpstreamError, UpstreamProtocol
+from router.errors import ClassifierError, ClientError, RouterError, UpstreamError
 from router.http.accounting import Accountant
 from router.http.asgi import (
     ClientGone,
@@ -102,22 +103,25 @@ async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Se
     async for part in response.parts():
         if not exchange.answered:
             exchange.heard_from_upstream()
-        passed: list[bytes] = []
-        try:
-            for event in splitter.feed(part):
-                if _passes(exchange, event, begun=exchange.answered or bool(passed)):
-                    passed.append(event)
-        finally:  # however the network cut the stream, what was whole before a fault reaches the client
-            if passed:
-                if not exchange.answered:
-                    await _start_stream(exchange, response, send)
-                await send({"type": "http.response.body", "body": b"".join(passed), "more_body": True})
-    if splitter.incomplete:
-        raise UpstreamProtocol("The upstream ended its stream within an event.")
+        await _pass_on(exchange, response, splitter.feed(part), send)
+    await _pass_on(exchange, response, splitter.end(), send)
     if not exchange.answered:
         await _start_stream(exchange, response, send)
     exchange.stream_open = False
     await send({"type": "http.response.body", "body": b""})
+
+
+async def _pass_on(exchange: Exchange, response: UpstreamResponse, events: Iterable[bytes], send: Send) -> None:
+    passed: list[bytes] = []
+    try:
+        for event in events:
+            if _passes(exchange, event, begun=exchange.answered or bool(passed)):
+                passed.append(event)
+    finally:  # however the network cut the stream, what was whole before a fault reaches the client
+        if passed:
+            if not exchange.answered:
+                await _start_stream(exchange, response, send)
+            await send({"type": "http.response.body", "body": b"".join(passed), "more_body": True})
 
 
 async def _start_stream(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:

@@ -39,9 +39,11 @@ class Exchange:
 
     def headers(self) -> HeaderList:
         """Return our headers and fix the overhead: all time since the body was here but the upstream's."""
-        if self.sent is not None and self.ttft_s is None:  # it never answered; the wait was still not ours
-            self.heard_from_upstream()
-        self.overhead_s = perf_counter() - self.started - (self.ttft_s or 0.0)
+        now = perf_counter()
+        waited = self.ttft_s
+        if waited is None:  # an upstream that was asked and never answered gives no TTFT; the wait was still not ours
+            waited = now - self.sent if self.sent is not None else 0.0
+        self.overhead_s = now - self.started - waited
         overhead = b"%.3f" % (self.overhead_s * 1000)
         return [(b"x-request-id", self.request_id), *self.explanation, (b"x-router-overhead-ms", overhead)]
 

@@ -56,7 +56,7 @@ def select(
     if pinned is not None:
         for claim in (*policies, *thresholds):
             raise InvalidRequest(
-                f"'model' asks for the model '{pinned}' itself and '{claim.where}' for '{claim.value}'. "
+                f"'model' asks for the model '{pinned}' itself and '{claim.where}' for '{_short(claim.value)}'. "
                 "Send one of them.",
                 param="model",
             )
@@ -148,7 +148,7 @@ def _threshold(claims: list[_Claim]) -> float | None:
 def _threshold_value(claim: _Claim) -> float:
     try:
         value = float(claim.value) if not isinstance(claim.value, bool) else math.nan
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not -1.0 <= value <= 1.0:
         raise InvalidRequest(

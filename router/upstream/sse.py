@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,8 +13,9 @@ from router.errors import UpstreamProtocol
 
 MAX_EVENT_BYTES = 1_000_000
 
-# An event ends at a blank line; lines end with LF, CRLF or CR.
-_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+# An event ends at a blank line; lines end with LF, CRLF or CR. A CR that comes last may yet turn out a CRLF.
+_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+_LONGEST_END = 4
 
 
 class EventSplitter:
@@ -24,22 +27,32 @@ class EventSplitter:
     def __init__(self) -> None:
         self._rest = b""
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether the stream would end within an event now."""
-        return bool(self._rest.strip())
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return the events that `data` completes, in order."""
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the events that `data` completes, in order; consume them all."""
+        searched = max(0, len(self._rest) - _LONGEST_END + 1)
         buffer = self._rest + data if self._rest else data
         events, start = [], 0
-        for match in _END_OF_EVENT.finditer(buffer):
+        for match in _END_OF_EVENT.finditer(buffer, searched):
             events.append(buffer[start : match.end()])
             start = match.end()
         self._rest = buffer[start:]
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise UpstreamProtocol(f"The upstream sent an event of more than {MAX_EVENT_BYTES:,} bytes.")
-        return events
+        for event in events:
+            yield _within_limit(event)
+        _within_limit(self._rest)
+
+    def end(self) -> Iterator[bytes]:
+        """Yield what the stream's end completes. Raises UpstreamProtocol when it ended within an event."""
+        rest, self._rest = self._rest, b""
+        if rest.strip() and not _END_OF_EVENT.search(rest + b"."):  # a CR that came last is one now
+            raise UpstreamProtocol("The upstream ended its stream within an event.")
+        if rest:
+            yield rest
+
+
+def _within_limit(event: bytes) -> bytes:
+    if len(event) > MAX_EVENT_BYTES:
+        raise UpstreamProtocol(f"The upstream sent an event of more than {MAX_EVENT_BYTES:,} bytes.")
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,46 +63,45 @@ class Usage:
     completion_tokens: int
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # what a counter of floats can add
+
+
 class _UsageJSON(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: _Count = 0
+    completion_tokens: _Count = 0
 
 
 class _ChunkJSON(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
     usage: _UsageJSON | None = None
-    error: msgspec.Raw = msgspec.Raw()
+    error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What matters of one event: its usage, whether it is nothing but usage, an error, or the end."""
+    """What matters of one event: its usage, whether it is nothing but usage, or an error."""
 
     usage: Usage | None = None
     usage_only: bool = False
     is_error: bool = False
-    is_done: bool = False
 
 
 _NOTHING = Chunk()
-_DONE = Chunk(is_done=True)
 _decode_chunk = msgspec.json.Decoder(_ChunkJSON).decode
 
 
 def read_chunk(event: bytes) -> Chunk:
     """Read one whole event of a chat completion stream. Raises UpstreamProtocol when its data is not JSON."""
     data = _data_of(event)
-    if not data:
+    if not data or data == b"[DONE]":
         return _NOTHING
-    if data == b"[DONE]":
-        return _DONE
     try:
         chunk = _decode_chunk(data)
     except msgspec.ValidationError:  # JSON of another shape than ours: the client's to understand
         return _NOTHING
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UpstreamProtocol("The upstream sent an event that is not a chat completion chunk.") from None
-    if chunk.error:
+    if chunk.error is not None:
         return Chunk(is_error=True)
     if chunk.usage is None:
         return _NOTHING
@@ -99,7 +111,7 @@ def read_chunk(event: bytes) -> Chunk:
 
 def _data_of(event: bytes) -> bytes:
     """Join an event's `data:` lines; comments and other fields carry nothing for us."""
-    if event.startswith(b"data: ") and event.count(b"\n") == 2 and event.endswith(b"\n\n"):
+    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.count(b"\n") == 2 and b"\r" not in event:
         return event[6:-2]  # the shape of nearly every chunk
     lines = re.split(rb"\r\n|\n|\r", event)
     return b"\n".join(line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")).strip()

@@ -306,7 +306,7 @@ class UnreliableClassifier:
     waiting=st.integers(1, 6),
     in_flight=st.integers(1, 3),
 )
-@profile(max_examples=300)
+@profile(max_examples=500)
 def test_every_caller_gets_its_own_answer_whatever_happens(
     people: list[Caller], plan: list[Call], size: int, delay_s: int, waiting: int, in_flight: int
 ) -> None:

@@ -20,12 +20,12 @@ def of(outcome: tuple[float, ...], order: tuple[str, ...] = OUTCOMES) -> Classif
 
 
 def test_scores_are_the_marginals_of_the_four_outcomes() -> None:
-    scored = of((0.4, 0.3, 0.1, 0.2))
-    assert scored.p_weak == pytest.approx(0.5)
+    scored = of((0.3, 0.4, 0.1, 0.2))
+    assert scored.p_weak == pytest.approx(0.4)
     assert scored.p_strong == pytest.approx(0.7)
-    assert scored.gain == pytest.approx(0.2)
-    assert scored.need_strong == pytest.approx((0.2 + 0.5) / 2)
-    assert scored.score("one_minus_p_weak") == pytest.approx(0.5)
+    assert scored.gain == pytest.approx(0.3)
+    assert scored.need_strong == pytest.approx((0.3 + 0.6) / 2)
+    assert scored.score("one_minus_p_weak") == pytest.approx(0.6)
 
 
 @given(weights, st.permutations(OUTCOMES))

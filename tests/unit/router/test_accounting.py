@@ -1,0 +1,135 @@
+"""What a request leaves in the metrics: once, at its end."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import pytest
+
+from router.decide.batching import BatchReport
+from router.decide.decider import Decision, manual
+from router.http.accounting import Accountant
+from router.http.exchange import Exchange
+from router.metrics import OUTCOMES, Metrics
+from router.upstream.sse import Usage
+from tests.unit.router.examples import classification, settings
+
+ROUTED = Decision(
+    "cheap", "threshold", "tiers", "cheap", 0.1, "classifier", None, (classification(version="3", tokens_dropped=5),)
+)
+
+
+class Books:
+    """An accountant with metrics of its own, read by name and labels."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.accountant = Accountant(settings(), self.metrics)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"llm_router_{name}", labels)
+
+    def total(self, name: str) -> float:
+        return sum(
+            sample.value
+            for metric in self.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == f"llm_router_{name}"
+        )
+
+    def answer(self, decision: Decision | None, outcome: str = "ok", usage: Usage | None = None) -> Exchange:
+        exchange = Exchange(b"id", perf_counter() - 3.0)
+        self.accountant.begin()
+        if decision is not None:
+            exchange.decided(decision)
+            self.accountant.decided(exchange)
+            exchange.sent = perf_counter() - 2.0
+            exchange.heard_from_upstream()
+            exchange.headers()
+        exchange.usage = usage
+        exchange.outcome = outcome
+        self.accountant.end(exchange)
+        return exchange
+
+
+def test_a_request_counts_once_with_its_decision_and_outcome() -> None:
+    books = Books()
+    exchange = books.answer(ROUTED)
+    assert books.value("requests_total", policy="tiers", model="cheap", reason="threshold", outcome="ok") == 1
+    assert books.value("decisions_total", policy="tiers", model="cheap", source="classifier", version="3") == 1
+    assert books.value("truncated_prompts_total") == 1
+    assert books.value("upstream_ttft_seconds_sum", model="cheap") == exchange.ttft_s
+    assert books.value("overhead_seconds_sum") == exchange.overhead_s
+    assert books.value("request_duration_seconds_sum", model="cheap") == pytest.approx(3.0, abs=1.0)
+    assert books.value("decide_seconds_count", source="classifier") == 1
+    assert books.total("fallbacks_total") == 0
+
+
+def test_in_flight_is_up_within_and_back_at_nothing_after() -> None:
+    books = Books()
+    for _ in range(2):
+        books.accountant.begin()
+    assert books.value("in_flight_requests") == 2
+    for _ in range(2):
+        books.accountant.end(Exchange(b"id", perf_counter()))
+    assert books.value("in_flight_requests") == 0
+
+
+@pytest.mark.parametrize("decision", [None, ROUTED, manual("dear")], ids=["refused", "routed", "manual"])
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_accepted_is_the_sum_of_the_outcomes_and_only_an_answer_costs(decision: Decision | None, outcome: str) -> None:
+    books = Books()
+    books.answer(decision, outcome, Usage(1000, 500))
+    assert books.total("requests_total") == 1
+    assert books.value("in_flight_requests") == 0
+    assert (books.total("cost_dollars_total") > 0) == (outcome == "ok" and decision is not None)
+
+
+def test_a_refused_request_has_no_labels_of_its_own() -> None:
+    books = Books()
+    books.answer(None, "client_error")
+    assert books.value("requests_total", policy="none", model="none", reason="none", outcome="client_error") == 1
+    assert books.total("request_duration_seconds_count") == 0
+
+
+def test_a_fallback_says_what_was_wrong() -> None:
+    books = Books()
+    books.answer(Decision("dear", "fallback", "tiers", "dear", source="fallback", fallback_reason="deadline"))
+    assert books.value("fallbacks_total", reason="deadline") == 1
+    assert books.value("decisions_total", policy="tiers", model="dear", source="fallback", version="none") == 1
+
+
+def test_tokens_dollars_and_the_dearest_candidate_s_dollars() -> None:
+    books = Books()
+    books.answer(ROUTED, usage=Usage(1000, 500))
+    assert books.value("tokens_total", model="cheap", kind="prompt") == 1000
+    assert books.value("tokens_total", model="cheap", kind="completion") == 500
+    assert books.value("cost_dollars_total", policy="tiers", model="cheap") == pytest.approx(0.002)
+    assert books.value("baseline_dollars_total", policy="tiers") == pytest.approx(0.030)
+
+
+def test_a_client_s_own_choice_saves_nothing() -> None:
+    books = Books()
+    books.answer(manual("middle"), usage=Usage(1000, 500))
+    assert books.value("cost_dollars_total", policy="none", model="middle") == pytest.approx(0.0075)
+    assert books.value("baseline_dollars_total", policy="none") == pytest.approx(0.0075)
+
+
+def test_unknown_usage_and_unknown_prices_are_counted_and_never_zero_dollars() -> None:
+    books = Books()
+    books.answer(ROUTED, usage=None)
+    assert books.value("usage_unknown_total", model="cheap") == 1
+    books.answer(manual("unpriced"), usage=Usage(1000, 500))
+    assert books.value("unpriced_requests_total", model="unpriced") == 1
+    assert books.value("tokens_total", model="unpriced", kind="prompt") == 1000
+    assert books.total("cost_dollars_total") == books.total("baseline_dollars_total") == 0
+
+
+def test_a_batch_is_reported_with_its_rows_and_waits() -> None:
+    books = Books()
+    books.accountant.batch(BatchReport(rows=3, shared=2, queue_s=(0.001, 0.002, 0.003), call_s=0.02))
+    assert books.value("batch_rows_sum") == 3
+    assert books.value("shared_rows_total") == 2
+    assert books.value("queue_delay_seconds_count") == 3
+    assert books.value("queue_delay_seconds_sum") == pytest.approx(0.006)
+    assert (books.value("classify_seconds_count"), books.value("classify_seconds_sum")) == (1, 0.02)
