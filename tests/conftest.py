@@ -1,0 +1,14 @@
+"""Fixtures that every suite shares."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from loadtest.local_triton import LocalTriton
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalTriton]:
+    """The real Triton with the model repository as committed, one for the whole session: leave it healthy."""
+    with LocalTriton.start(tmp_path_factory.mktemp("triton")) as running:
+        yield running

@@ -1,0 +1,166 @@
+"""Triton's python backend: merge what Triton batched into one scoring call, answer each request by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+# The stub ignores PYTHONPATH; a version finds the code that it brought along beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scoring import Provider, Scorer, Scores, VersionError, read_spec
+
+COUNTERS = {
+    "rows": "Rows scored",
+    "rows_truncated": "Rows that lost tokens because they exceeded max_tokens",
+    "tokens": "Tokens seen by the model, padding not included",
+    "padded_tokens": "Padding tokens that the model computed for nothing",
+    "requests_failed": "Requests answered with an error; Triton itself counts them as successes",
+}
+
+
+class TritonPythonModel:
+    """One instance of the classifier."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the version; any trouble is one TritonModelException whose message says what to do."""
+        version_dir = Path(__file__).parent
+        try:
+            self.scorer = Scorer.load(
+                version_dir,
+                providers=wanted_providers(args["model_instance_kind"], args["model_instance_device_id"]),
+            )
+            check_config(json.loads(args["model_config"]), read_spec(version_dir))
+            check_provider(args["model_instance_kind"], self.scorer.provider)
+        except VersionError as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+        self.counters = Counters(args["model_name"], args["model_version"])
+        pb_utils.Logger.log_info(
+            f"{args['model_instance_name']}: {self.scorer.provider} runs {version_dir / 'model.onnx'}"
+        )
+
+    def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """Answer every request. A request that cannot be read or scored fails alone."""
+        responses: list[pb_utils.InferenceResponse] = [None] * len(requests)
+        readable: dict[int, list[str]] = {}
+        for index, request in enumerate(requests):
+            try:
+                readable[index] = read_texts(request)
+            except ValueError as error:
+                responses[index] = self._failure(str(error))
+        try:
+            merged = [text for texts in readable.values() for text in texts]
+            scores = self.scorer.score(merged)
+        except Exception:  # whatever a poisoned row raised, its mates are answered
+            for index, texts in readable.items():
+                responses[index] = self._score_alone(texts)
+            return responses
+        self.counters.add(scores)
+        start = 0
+        for index, texts in readable.items():
+            responses[index] = response(scores, start, start + len(texts))
+            start += len(texts)
+        return responses
+
+    def _score_alone(self, texts: Sequence[str]) -> pb_utils.InferenceResponse:
+        try:
+            scores = self.scorer.score(texts)
+        except Exception as error:
+            # The type only: a message could quote the prompt.
+            pb_utils.Logger.log_error(f"a request failed in scoring: {type(error).__name__}")
+            return self._failure(f"scoring failed: {type(error).__name__}")
+        self.counters.add(scores)
+        return response(scores, 0, len(texts))
+
+    def _failure(self, message: str) -> pb_utils.InferenceResponse:
+        self.counters.add_failure()
+        return pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message))
+
+
+class Counters:
+    """The model's own metrics. Triton forgets a family to which nobody holds a reference."""
+
+    def __init__(self, model: str, version: str) -> None:
+        self._families = {
+            name: pb_utils.MetricFamily(
+                name=f"prompt_classifier_{name}_total", description=text, kind=pb_utils.MetricFamily.COUNTER
+            )
+            for name, text in COUNTERS.items()
+        }
+        labels = {"model": model, "version": version}
+        self._counters = {name: family.Metric(labels=labels) for name, family in self._families.items()}
+
+    def add(self, scores: Scores) -> None:
+        """Count one scoring call."""
+        self._counters["rows"].increment(len(scores.tokens))
+        self._counters["rows_truncated"].increment(int((scores.tokens[:, 1] > 0).sum()))
+        self._counters["tokens"].increment(int(scores.tokens[:, 0].sum()))
+        self._counters["padded_tokens"].increment(scores.padded_tokens)
+
+    def add_failure(self) -> None:
+        """Count one request that is answered with an error."""
+        self._counters["requests_failed"].increment(1)
+
+
+def read_texts(request: pb_utils.InferenceRequest) -> list[str]:
+    """Return the rows of one request; ValueError names the row that cannot be read, and never quotes it."""
+    rows = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
+    if rows.ndim != 2 or rows.shape[1] != 1:
+        raise ValueError(f"TEXT has shape {list(rows.shape)}, expected [rows, 1]")
+    texts = []
+    for index, row in enumerate(rows[:, 0]):
+        try:
+            texts.append(row.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"TEXT row {index} is not UTF-8: byte {error.start} is invalid") from None
+    return texts
+
+
+def response(scores: Scores, start: int, stop: int) -> pb_utils.InferenceResponse:
+    """Return the answer to one request: rows start..stop of the merged scores."""
+    outputs = {
+        "OUTCOME": scores.outcome,
+        "TASK_TYPE": scores.task_type,
+        "DIMENSIONS": scores.dimensions,
+        "COMPLEXITY": scores.complexity,
+        "TOKENS": scores.tokens,
+    }
+    return pb_utils.InferenceResponse(
+        output_tensors=[pb_utils.Tensor(name, rows[start:stop]) for name, rows in outputs.items()]
+    )
+
+
+def wanted_providers(kind: str, device: str) -> list[Provider]:
+    """Return ONNX Runtime's providers for an instance kind ("GPU" or "CPU"), the wanted one first."""
+    if kind != "GPU":
+        return ["CPUExecutionProvider"]
+    # Not TensorRT: it builds an engine for each input shape, and every batch here has its own width.
+    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]
+
+
+def check_provider(kind: str, running: str) -> None:
+    """Refuse an instance that was promised a GPU and would silently compute on the CPU."""
+    if kind == "GPU" and running == "CPUExecutionProvider":
+        raise VersionError(
+            "this instance is KIND_GPU, but ONNX Runtime found no CUDA and would run on the CPU: install "
+            "onnxruntime-gpu with its CUDA libraries, or start Triton with --model-config-name=cpu"
+        )
+
+
+def check_config(config: Mapping[str, Any], spec: object) -> None:
+    """Refuse a model config whose `spec`, which the router reads, is not the one beside the weights."""
+    text = config.get("parameters", {}).get("spec", {}).get("string_value", "")
+    try:
+        same = json.loads(text) == spec
+    except ValueError:
+        same = False
+    if not same:
+        raise VersionError(
+            "the parameter `spec` in the model config differs from spec.json beside the weights: "
+            "run `python -m classifier render-config`"
+        )

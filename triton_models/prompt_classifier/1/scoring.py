@@ -1,0 +1,290 @@
+"""Score prompts: text in, calibrated probabilities out.
+
+    texts -> tokenize, truncate -> sort by length, cut into buckets -> pad, run ONNX -> un-sort -> calibrate
+
+This file lies beside the weights, tokenizer and spec that it serves, so a version brings its own way of
+scoring. Triton's `model.py` and offline prediction both load it; it needs numpy, tokenizers and onnxruntime.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from tokenizers import Tokenizer
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.intp]
+Provider = str | tuple[str, dict[str, str]]
+
+FILES = ("model.onnx", "tokenizer.json", "spec.json")
+LABELS: Mapping[str, tuple[str, ...]] = {
+    "outcomes": ("both", "only_strong", "only_weak", "neither"),
+    "task_types": (
+        "Brainstorming",
+        "Chatbot",
+        "Classification",
+        "Closed QA",
+        "Code Generation",
+        "Extraction",
+        "Open QA",
+        "Other",
+        "Rewrite",
+        "Summarization",
+        "Text Generation",
+        "Unknown",
+    ),
+    "dimensions": (
+        "creativity",
+        "reasoning",
+        "contextual_knowledge",
+        "domain_knowledge",
+        "constraints",
+        "few_shots",
+    ),
+}
+ONNX_OUTPUTS: Mapping[str, str] = {
+    "outcomes": "outcome_logits",
+    "task_types": "task_logits",
+    "dimensions": "dimensions",
+}
+COMPLEXITY = (
+    "Creativity",
+    "Reasoning",
+    "Contextual-Knowledge",
+    "Few-Shot",
+    "Domain-Knowledge",
+    "No-Label-Reason",
+    "Constraint",
+)
+
+# Upper bounds in tokens. A bucket is padded to its longest row, so no row pays more than double.
+BUCKETS = (16, 32, 64, 128, 256)
+ROWS_PER_RUN = 64
+# No ordinary text has so many characters per token. What lies beyond would be truncated anyway; it is never
+# tokenized, so that a prompt of megabytes does not keep its batch mates waiting.
+CHARACTERS_PER_TOKEN = 32
+
+
+class VersionError(Exception):
+    """A version directory that cannot be served; names the file or key, what was seen and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a version says of itself in `spec.json`, as far as scoring needs it."""
+
+    heads: tuple[str, ...]  # of "outcomes", "task_types", "dimensions": those that the version has
+    max_tokens: int
+    temperature: float
+    bias: tuple[float, ...]  # added to the four outcome logits after the division by the temperature
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Scores of n texts, in their order. A head that the version lacks is NaN."""
+
+    outcome: Floats  # [n, 4] calibrated probabilities, order of LABELS["outcomes"]
+    task_type: Floats  # [n, 12] probabilities, order of LABELS["task_types"]
+    dimensions: Floats  # [n, 6] each in 0..1, order of LABELS["dimensions"]
+    complexity: Floats  # [n, 7] order of COMPLEXITY
+    tokens: Ints  # [n, 2] tokens seen, tokens dropped by truncation
+    padded_tokens: int  # padding that the model had to compute, over all rows
+
+
+class Scorer:
+    """One loaded version. Not for several threads at once: each instance has its own."""
+
+    def __init__(self, spec: Spec, tokenizer: Tokenizer, session: onnxruntime.InferenceSession) -> None:
+        self.spec = spec
+        self.session = session
+        self._tokenizer = tokenizer
+        self._special_tokens: int = tokenizer.num_special_tokens_to_add(False)
+        self._outputs = [ONNX_OUTPUTS[head] for head in spec.heads]
+
+    @classmethod
+    def load(
+        cls,
+        version_dir: Path,
+        *,
+        providers: Sequence[Provider] = ("CPUExecutionProvider",),
+        threads: int = 1,
+    ) -> "Scorer":
+        """Load a directory with model.onnx, tokenizer.json and spec.json.
+
+        `providers` are ONNX Runtime's, the wanted one first; `threads` are for its CPU work and the tokenizer.
+        Raises VersionError when a file is missing or broken, or when the files do not fit together.
+        """
+        missing = [name for name in FILES if not (version_dir / name).is_file()]
+        if missing:
+            raise VersionError(
+                f"{', '.join(missing)} missing in {version_dir}: "
+                "export a version with `python -m classifier export` or restore the committed files"
+            )
+        spec = parse_spec(read_spec(version_dir))
+        _limit_tokenizer_threads(threads)
+        try:
+            tokenizer = Tokenizer.from_file(str(version_dir / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception
+            raise VersionError(f"{version_dir / 'tokenizer.json'} is not a tokenizer: {error}") from error
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length=spec.max_tokens)
+        session = _open_session(version_dir / "model.onnx", providers, threads)
+        _check_outputs(spec, session, version_dir)
+        return cls(spec, tokenizer, session)
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs, whatever was asked for."""
+        return str(self.session.get_providers()[0])
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Ints]:
+        """Return each text's token ids, at most max_tokens, and [n, 2] counts of tokens seen and dropped."""
+        limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
+        encodings = self._tokenizer.encode_batch_fast([text[:limit] for text in texts])
+        ids = [encoding.ids for encoding in encodings]
+        counts = np.zeros((len(texts), 2), dtype=np.int32)
+        for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
+            kept = len(ids[row])
+            dropped = sum(len(rest) - self._special_tokens for rest in encoding.overflowing)
+            unread = len(text) - limit
+            if unread > 0:  # estimated at the rate of the part that was read
+                dropped += round(unread * (kept + dropped) / limit)
+            counts[row] = kept, dropped
+        return ids, counts
+
+    def score(self, texts: Sequence[str]) -> Scores:
+        """Score n texts; any number, in any order, also empty ones."""
+        ids, tokens = self.tokenize(texts)
+        lengths = tokens[:, 0]
+        heads = {name: np.full((len(texts), len(labels)), np.nan, np.float32) for name, labels in LABELS.items()}
+        padded_tokens = 0
+        for rows in length_buckets(lengths):
+            input_ids, mask = pad([ids[row] for row in rows])
+            padded_tokens += int(mask.size - mask.sum())
+            results = self.session.run(self._outputs, {"input_ids": input_ids, "attention_mask": mask})
+            for head, result in zip(self.spec.heads, results, strict=True):
+                heads[head][rows] = result
+        outcome = heads["outcomes"] / np.float32(self.spec.temperature) + np.asarray(self.spec.bias, np.float32)
+        return Scores(
+            outcome=softmax(outcome),
+            task_type=softmax(heads["task_types"]),
+            dimensions=heads["dimensions"],
+            complexity=complexity(heads["dimensions"]),
+            tokens=tokens,
+            padded_tokens=padded_tokens,
+        )
+
+
+def length_buckets(lengths: Ints) -> list[Indices]:
+    """Cut rows, given their lengths in tokens, into runs of similar length and at most ROWS_PER_RUN rows."""
+    order = np.argsort(lengths, kind="stable")
+    edges = np.searchsorted(lengths[order], BUCKETS, side="right")
+    return [
+        bucket[start : start + ROWS_PER_RUN]
+        for bucket in np.split(order, edges)
+        for start in range(0, len(bucket), ROWS_PER_RUN)
+    ]
+
+
+def pad(ids: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return input_ids and attention_mask, both [n, longest]; a text without tokens still has one column."""
+    input_ids = np.zeros((len(ids), max(1, *map(len, ids))), dtype=np.int64)
+    mask = np.zeros_like(input_ids)
+    for row, tokens in enumerate(ids):
+        input_ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return input_ids, mask
+
+
+def softmax(logits: Floats) -> Floats:
+    """Turn logits [n, k] into probabilities; NaN stays NaN."""
+    powers: Floats = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
+
+
+def complexity(dimensions: Floats) -> Floats:
+    """Return the dimensions [n, 6] in NVIDIA's order [n, 7]; rows without them point at No-Label-Reason."""
+    creativity, reasoning, contextual, domain, constraints, few_shots = dimensions.T
+    absent = np.isnan(dimensions).any(axis=1)
+    columns = [creativity, reasoning, contextual, few_shots, domain, absent, constraints]
+    result: Floats = np.stack(columns, axis=1).astype(np.float32)
+    result[absent] = np.eye(len(COMPLEXITY), dtype=np.float32)[COMPLEXITY.index("No-Label-Reason")]
+    return result
+
+
+def read_spec(version_dir: Path) -> object:
+    """Return the document in `spec.json`; raises VersionError when it is not JSON."""
+    path = version_dir / "spec.json"
+    try:
+        document: object = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VersionError(f"{path} is not JSON: {error}") from error
+    return document
+
+
+def parse_spec(document: object) -> Spec:
+    """Check what scoring depends on; raises VersionError naming key, value seen and what is allowed."""
+    if not isinstance(document, dict):
+        raise VersionError(f"spec.json: expected one object, found {type(document).__name__}")
+    if document.get("format") != 1:
+        raise VersionError(f"spec.json: format is {document.get('format')!r}, this code reads 1: export it again")
+    heads = []
+    for head, labels in LABELS.items():
+        seen = document.get(head)
+        if seen is None:
+            continue
+        if seen != list(labels):
+            raise VersionError(f"spec.json: {head} is {seen!r}, allowed are null (no such head) and {list(labels)}")
+        heads.append(head)
+    max_tokens = document.get("max_tokens")
+    if not isinstance(max_tokens, int) or not 8 <= max_tokens <= 8192:
+        raise VersionError(f"spec.json: max_tokens is {max_tokens!r}, allowed are 8 to 8192")
+    calibration: Any = document.get("calibration")
+    try:
+        temperature, bias = float(calibration["temperature"]), tuple(map(float, calibration["bias"]))
+    except (TypeError, KeyError, ValueError):
+        temperature, bias = 0.0, ()
+    if not 0 < temperature < np.inf or len(bias) != len(LABELS["outcomes"]) or not np.isfinite(bias).all():
+        raise VersionError(
+            f"spec.json: calibration is {calibration!r}, "
+            'allowed is {"temperature": above 0, "bias": four finite numbers}'
+        )
+    return Spec(heads=tuple(heads), max_tokens=max_tokens, temperature=temperature, bias=bias)
+
+
+def _open_session(path: Path, providers: Sequence[Provider], threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; ONNX Runtime's warnings are about its own graph rewriting
+    # Spinning between calls burns the core that the tokenizer and the router need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise VersionError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
+
+
+def _check_outputs(spec: Spec, session: onnxruntime.InferenceSession, version_dir: Path) -> None:
+    widths = {output.name: output.shape[-1] for output in session.get_outputs()}
+    for head in spec.heads:
+        name, width = ONNX_OUTPUTS[head], len(LABELS[head])
+        if widths.get(name) != width:
+            raise VersionError(
+                f"{version_dir}: spec.json declares {head}, but model.onnx has no output {name} "
+                f"of width {width} (it has {widths}): export the two together"
+            )
+
+
+def _limit_tokenizer_threads(threads: int) -> None:
+    # The tokenizer library takes its thread count from the environment only; an operator's own setting wins.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if threads > 1 else "false")
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
