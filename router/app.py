@@ -85,6 +85,7 @@ def _lane(classifier: Classifier, settings: Settings, accountant: Accountant) ->
         max_waiting=limits.max_waiting,
         max_in_flight=limits.max_batches_in_flight,
         observe=accountant.batch,
+        queue_changed=accountant.queue_changed,
     )
     deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
     return Lane(classifier, Scorer(batcher, ClassificationCache(limits.cache_entries), deadline_s))

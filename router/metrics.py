@@ -7,9 +7,13 @@ Counters and histograms are exact over several workers (`PROMETHEUS_MULTIPROC_DI
 from __future__ import annotations
 
 import os
+import platform
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from router import __version__
 
 # Own overhead and its stages: from the cost of a cache hit to the 100 ms that we promise to stay under.
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
@@ -19,7 +23,8 @@ _BATCH_ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
 OUTCOMES = (
     "ok",  # the upstream's answer reached its end with a status below 400
-    "upstream_status",  # the upstream's own error, passed on
+    "upstream_4xx",  # the upstream's own refusal, passed on
+    "upstream_5xx",  # the upstream's own failure, passed on
     "upstream_error",  # no answer, or one that broke off
     "classifier_error",  # refused by `triton.on_failure: reject`
     "client_error",  # 4xx of ours
@@ -36,71 +41,65 @@ class Metrics:
         self.registry = CollectorRegistry()
         counter, histogram, gauge = self._counter, self._histogram, self._gauge
 
+        # Requests
         self.requests = counter(
-            "llm_router_requests",
-            "Chat requests by their one terminal outcome.",
-            "policy",
-            "model",
-            "reason",
-            "outcome",
+            "requests", "Chat requests by their one terminal outcome.", "policy", "model", "reason", "outcome"
         )
-        self.in_flight = gauge("llm_router_in_flight_requests", "Chat requests being answered now.")
-        self.overhead = histogram(
-            "llm_router_overhead_seconds",
-            "Time to the response's headers less the time spent waiting for the upstream.",
-            _OVERHEAD_S,
-        )
-        self.decide = histogram(
-            "llm_router_decide_seconds",
-            "Time to a decision: cache, queue, classifier and policy.",
-            _OVERHEAD_S,
-            "source",
-        )
-        self.ttft = histogram(
-            "llm_router_upstream_ttft_seconds",
-            "Time from sending to a stream's first part, or to a whole answer.",
-            _LLM_S,
-            "model",
-        )
+        self.in_flight = gauge("in_flight_requests", "Chat requests being answered now.")
         self.duration = histogram(
-            "llm_router_request_duration_seconds",
-            "Time from a request's whole body to its terminal outcome.",
-            _LLM_S,
-            "model",
+            "request_duration_seconds", "From the whole body to the terminal outcome.", _LLM_S, "policy", "model"
         )
-        self.fallbacks = counter(
-            "llm_router_fallbacks", "Decisions taken without the classifier, by what was wrong with it.", "reason"
+        self.overhead = histogram(
+            "overhead_seconds", "Time to the response's headers less the wait for the upstream.", _OVERHEAD_S, "policy"
         )
+
+        # Decisions
         self.decisions = counter(
-            "llm_router_decisions",
-            "Decisions by where the score came from and the classifier version.",
+            "decisions",
+            "Decisions by NVIDIA's label, by where the score came from and by the classifier version.",
             "policy",
             "model",
+            "label",
             "source",
             "version",
         )
-        self.queue_delay = histogram(
-            "llm_router_queue_delay_seconds", "Time that a prompt waited for its batch to leave.", _OVERHEAD_S
+        self.decide = histogram(
+            "decide_seconds", "From the whole body to a decision: parse, cache, queue, classify.", _OVERHEAD_S, "source"
         )
-        self.classify = histogram(
-            "llm_router_classify_seconds", "Time of one call to Triton, for a whole batch.", _OVERHEAD_S
+        self.fallbacks = counter(
+            "fallbacks", "Decisions taken without the classifier, by what was wrong with it.", "policy", "reason"
         )
-        self.batch_rows = histogram("llm_router_batch_rows", "Prompts in one call to Triton.", _BATCH_ROWS)
-        self.shared_rows = counter("llm_router_shared_rows", "Prompts that shared the row of an identical one.")
-        self.truncated = counter("llm_router_truncated_prompts", "Prompts longer than the classifier reads.")
-        self.tokens = counter("llm_router_tokens", "Tokens as the upstream counted them.", "model", "kind")
-        self.usage_unknown = counter(
-            "llm_router_usage_unknown", "Answers whose tokens the upstream did not tell.", "model"
+        self.cache_lookups = counter("cache_lookups", "Texts looked up in the cache: hit or miss.", "result")
+        self.truncated = counter("truncated_prompts", "Scored texts that are longer than the classifier reads.")
+
+        # Batches and the classifier
+        self.queue_delay = histogram("queue_delay_seconds", "Wait of a prompt for its batch to leave.", _OVERHEAD_S)
+        self.queue_depth = gauge("queue_depth", "Prompts that wait for a call to Triton.")
+        self.classify = histogram("classify_seconds", "One call to Triton, for a whole batch.", _OVERHEAD_S)
+        self.batch_rows = histogram("batch_rows", "Prompts in one call to Triton.", _BATCH_ROWS)
+        self.shared_rows = counter("shared_rows", "Prompts that shared the row of an identical one.")
+        self.classifier = gauge("classifier_info", "1 for each version that has scored.", "model", "version", of="max")
+        self.classifier_price = gauge(
+            "classifier_dollars_per_hour", "What the classifier's GPU costs; absent while unknown.", "model", of="max"
         )
-        self.cost = counter(
-            "llm_router_cost_dollars", "Dollars spent on models whose price is known.", "policy", "model"
+
+        # Upstreams
+        self.ttft = histogram(
+            "upstream_ttft_seconds", "From sending to a stream's first part, or to a whole answer.", _LLM_S, "model"
         )
-        self.baseline = counter(
-            "llm_router_baseline_dollars",
-            "Dollars that the same tokens would have cost at the policy's dearest model.",
-            "policy",
+        self.upstream_in_flight = gauge("upstream_in_flight_requests", "Connections in use.", "model")
+        self.tokens = counter("tokens", "Tokens as the upstream counted them.", "model", "kind")
+        self.usage_unknown = counter("usage_unknown", "Answers whose tokens the upstream did not tell.", "model")
+
+        # Dollars
+        self.cost = counter("cost_dollars", "Spent on models whose price is known.", "policy", "model", "task")
+        self.baseline = counter("baseline_dollars", "The same tokens at the policy's dearest model.", "policy", "task")
+        self.unpriced = counter("unpriced_requests", "Answers by models whose price is unknown.", "model")
+
+        self.build = gauge(
+            "build_info", "1, with the versions of this router and its Python.", "version", "python", of="max"
         )
-        self.unpriced = counter("llm_router_unpriced_requests", "Answers by models whose price is unknown.", "model")
+        self.build.labels(__version__, platform.python_version()).set(1)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format, summed over the workers when there are several."""
@@ -111,10 +110,12 @@ class Metrics:
         return generate_latest(together)
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(name, help_, labels, registry=self.registry)
+        return Counter(f"llm_router_{name}", help_, labels, registry=self.registry)
 
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, help_, labels, buckets=buckets, registry=self.registry)
+        return Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
-    def _gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(name, help_, registry=self.registry, multiprocess_mode="livesum")
+    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max"] = "sum") -> Gauge:
+        """Return a gauge that adds up over the live workers, or, where all say the same, their maximum."""
+        mode: Literal["livesum", "livemax"] = "livesum" if of == "sum" else "livemax"
+        return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=mode)

@@ -68,6 +68,7 @@ class MicroBatcher(Generic[R]):
         max_waiting: int,
         max_in_flight: int,
         observe: Callable[[BatchReport], None] = lambda _: None,
+        queue_changed: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._send = send
         self._max_batch_size = max_batch_size
@@ -75,6 +76,7 @@ class MicroBatcher(Generic[R]):
         self._max_waiting = max_waiting
         self._max_in_flight = max_in_flight
         self._observe = observe
+        self._queue_changed = queue_changed
         self._waiting: dict[str, _Row[R]] = {}
         self._window: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -98,6 +100,7 @@ class MicroBatcher(Generic[R]):
             if len(self._waiting) >= self._max_waiting:
                 raise ClassifierError("queue_full", f"{self._max_waiting} prompts wait for the classifier already.")
             row = self._waiting[text] = _Row(text, time.monotonic())
+            self._queue_changed(1)
         row.futures.append(future)
         if len(self._waiting) >= self._max_batch_size:
             self._flush()
@@ -111,6 +114,7 @@ class MicroBatcher(Generic[R]):
             self._window.cancel()
             self._window = None
         rows, self._waiting = list(self._waiting.values()), {}
+        self._queue_changed(-len(rows))
         _settle_unanswered(rows)
         for call in self._calls:
             call.cancel()
@@ -133,6 +137,7 @@ class MicroBatcher(Generic[R]):
         batch: list[_Row[R]] = []
         while self._waiting and len(batch) < self._max_batch_size:
             row = self._waiting.pop(next(iter(self._waiting)))
+            self._queue_changed(-1)
             if row.wanted():
                 batch.append(row)
         return batch

@@ -25,7 +25,7 @@ class Decision:
     """The model that answers and how that came about.
 
     `source` is `none` (nothing to score), `classifier`, `cache` or `fallback`; only a fallback has a
-    `fallback_reason`. `classifications` has one entry per scored turn, oldest first.
+    `fallback_reason`. `classifications` has one entry per scored turn, oldest first; `cache_hits` of them were known.
     """
 
     model: str
@@ -36,11 +36,20 @@ class Decision:
     source: str = "none"
     fallback_reason: str | None = None
     classifications: tuple[Classification, ...] = ()
+    cache_hits: int = 0
 
     @property
     def classifier_version(self) -> Version | None:
         """The version that scored, None when nothing did."""
         return self.classifications[-1].version if self.classifications else None
+
+    @property
+    def task(self) -> str | None:
+        """The likeliest task type of the last scored turn, None when nothing was scored or no head says it."""
+        if not self.classifications or not self.classifications[-1].task_type:
+            return None
+        last = self.classifications[-1]
+        return last.labels.task_types[last.task[0]]
 
 
 def manual(model: str, label: str | None = None, policy: str = NO_POLICY) -> Decision:
@@ -73,10 +82,7 @@ class Decider:
             return self._default(policy, "no_text")
         scorer = self._lanes[classifier_of(policy, self._settings)].scorer
         try:
-            classifications = scorer.known(texts)
-            source = "cache" if classifications else "classifier"
-            if classifications is None:
-                classifications = await scorer.score(texts)
+            classifications, hits = await scorer.score(texts)
             choice = self._choose(policy, classifications, prompt)
         except ClassifierError as error:
             if self._settings.triton.on_failure == "reject":
@@ -88,7 +94,8 @@ class Decider:
             policy=policy.name,
             label=choice.label,
             score=choice.score,
-            source=source,
+            source="cache" if hits == len(texts) else "classifier",
+            cache_hits=hits,
             classifications=tuple(classifications),
         )
 

@@ -60,14 +60,15 @@ class Scorer:
         self._cache = cache
         self._deadline_s = deadline_s
 
-    def known(self, texts: Sequence[str]) -> list[Classification] | None:
-        """Return the classifications when the cache has all of them, else None."""
-        found = [self._cache.get(text) for text in texts]
-        return [c for c in found if c is not None] if all(found) else None
+    async def score(self, texts: Sequence[str]) -> tuple[list[Classification], int]:
+        """Return one classification per text and how many of them were known.
 
-    async def score(self, texts: Sequence[str]) -> list[Classification]:
-        """Return one classification per text; ClassifierError with the reason when one of them has none in time."""
+        Raises ClassifierError with the reason when one of them has none in time.
+        """
         found = {text: known for text in texts if (known := self._cache.get(text))}
+        hits = sum(text in found for text in texts)
+        if hits == len(texts):
+            return [found[text] for text in texts], hits
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         pending: list[asyncio.Future[Classification]] = []
         try:
@@ -83,4 +84,4 @@ class Scorer:
         for text, classification in zip(missing, scored, strict=True):
             self._cache.put(text, classification)
             found[text] = classification
-        return [found[text] for text in texts]
+        return [found[text] for text in texts], hits

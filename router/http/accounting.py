@@ -5,10 +5,12 @@ from __future__ import annotations
 from time import perf_counter
 
 from router.decide.batching import BatchReport
+from router.decide.decider import Decision
 from router.decide.policy import candidates
 from router.http.exchange import Exchange
 from router.metrics import Metrics
 from router.settings import Settings
+from router.upstream.sse import Usage
 from router.upstream.usage import baseline_dollars, dollars
 
 _NONE = "none"
@@ -23,6 +25,9 @@ class Accountant:
         self._baselines = {
             name: [settings.models[model] for model in candidates(policy)] for name, policy in settings.policies.items()
         }
+        price = settings.triton.price_per_hour
+        if price is not None:
+            metrics.classifier_price.labels(settings.triton.model).set(price)
 
     def begin(self) -> None:
         """Count a request in."""
@@ -30,17 +35,23 @@ class Accountant:
 
     def decided(self, exchange: Exchange) -> None:
         """Record how long the decision took and where it came from."""
-        decision = exchange.decision
+        metrics, decision = self._metrics, exchange.decision
         if decision is None:
             return
         version = decision.classifier_version or _NONE
-        self._metrics.decide.labels(decision.source).observe(perf_counter() - exchange.started)
-        self._metrics.decisions.labels(decision.policy, decision.model, decision.source, version).inc()
+        metrics.decide.labels(decision.source).observe(perf_counter() - exchange.started)
+        metrics.decisions.labels(decision.policy, decision.model, decision.label, decision.source, version).inc()
         if decision.fallback_reason:
-            self._metrics.fallbacks.labels(decision.fallback_reason).inc()
+            metrics.fallbacks.labels(decision.policy, decision.fallback_reason).inc()
+        hits, texts = decision.cache_hits, len(decision.classifications)
+        if hits:
+            metrics.cache_lookups.labels("hit").inc(hits)
+        if texts > hits:
+            metrics.cache_lookups.labels("miss").inc(texts - hits)
+            metrics.classifier.labels(self._settings.triton.model, version).set(1)
         truncated = sum(1 for c in decision.classifications if c.tokens_dropped)
         if truncated:
-            self._metrics.truncated.inc(truncated)
+            metrics.truncated.inc(truncated)
 
     def batch(self, report: BatchReport) -> None:
         """Record one call to the classifier."""
@@ -51,6 +62,16 @@ class Accountant:
         for delay in report.queue_s:
             self._metrics.queue_delay.observe(delay)
 
+    def queue_changed(self, by: int) -> None:
+        """Record that more (or fewer) prompts wait for a call to the classifier."""
+        self._metrics.queue_depth.inc(by)
+
+    def forwarding(self, exchange: Exchange) -> None:
+        """Note that the request leaves for its model now."""
+        exchange.sent = perf_counter()
+        if exchange.decision is not None:
+            self._metrics.upstream_in_flight.labels(exchange.decision.model).inc()
+
     def end(self, exchange: Exchange) -> None:
         """Count a request out, with its outcome and what it cost."""
         metrics, decision = self._metrics, exchange.decision
@@ -59,18 +80,18 @@ class Accountant:
             metrics.requests.labels(_NONE, _NONE, _NONE, exchange.outcome).inc()
             return
         metrics.requests.labels(decision.policy, decision.model, decision.reason, exchange.outcome).inc()
-        metrics.duration.labels(decision.model).observe(perf_counter() - exchange.started)
+        if exchange.sent is not None:
+            metrics.upstream_in_flight.labels(decision.model).dec()
+        metrics.duration.labels(decision.policy, decision.model).observe(perf_counter() - exchange.started)
         if exchange.ttft_s is not None:
             metrics.ttft.labels(decision.model).observe(exchange.ttft_s)
         if exchange.overhead_s is not None:
-            metrics.overhead.observe(exchange.overhead_s)
+            metrics.overhead.labels(decision.policy).observe(exchange.overhead_s)
         if exchange.outcome == "ok":
-            self._spend(exchange)
+            self._spend(decision, exchange.usage)
 
-    def _spend(self, exchange: Exchange) -> None:
-        metrics, decision, usage = self._metrics, exchange.decision, exchange.usage
-        if decision is None:
-            return
+    def _spend(self, decision: Decision, usage: Usage | None) -> None:
+        metrics = self._metrics
         if usage is None:
             metrics.usage_unknown.labels(decision.model).inc()
             return
@@ -81,7 +102,8 @@ class Accountant:
         if cost is None:
             metrics.unpriced.labels(decision.model).inc()
             return
-        metrics.cost.labels(decision.policy, decision.model).inc(cost)
+        task = decision.task or _NONE
+        metrics.cost.labels(decision.policy, decision.model, task).inc(cost)
         baseline = baseline_dollars(usage, self._baselines.get(decision.policy, [model]))
         if baseline is not None:
-            metrics.baseline.labels(decision.policy).inc(baseline)
+            metrics.baseline.labels(decision.policy, task).inc(baseline)

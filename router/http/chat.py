@@ -77,11 +77,11 @@ class ChatEndpoint:
             model = self._settings.models[decision.model]
             exchange.withhold_usage = wants_stream and not wants_usage and model.stream_usage
             forwarded = chat_body_for(body, model.model, ask_usage=exchange.withhold_usage)
-            exchange.sent = perf_counter()
+            self._accountant.forwarding(exchange)
             async with self._upstream.post(model, _UPSTREAM_PATH, forwarded, scope["headers"]) as response:
                 relay = _relay_stream if response.is_event_stream else _relay_whole
                 await relay(exchange, response, send)
-                exchange.outcome = "ok" if response.status < 400 else "upstream_status"
+                exchange.outcome = _outcome_of_status(response.status)
 
 
 async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
@@ -151,6 +151,12 @@ async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> Non
     elif exchange.stream_open:
         exchange.stream_open = False
         await send({"type": "http.response.body", "body": error_event(error.body())})
+
+
+def _outcome_of_status(status: int) -> str:
+    if status < 400:
+        return "ok"
+    return "upstream_4xx" if status < 500 else "upstream_5xx"
 
 
 def _outcome_of(error: RouterError) -> str:

@@ -134,6 +134,7 @@ def _triton(section: Section) -> TritonSettings:
         cache_entries=section.integer("cache_entries", default.cache_entries, least=0, most=10_000_000),
         max_text_chars=section.integer("max_text_chars", default.max_text_chars, least=1, most=1_000_000),
         on_failure=cast("OnFailure", section.choice("on_failure", ("default_model", "reject"), default.on_failure)),
+        price_per_hour=section.number("price_per_hour", least=0) if section.get("price_per_hour") else None,
     )
     section.close()
     return triton

@@ -124,6 +124,7 @@ class TritonSettings:
     cache_entries: int = 65536
     max_text_chars: int = 16384
     on_failure: OnFailure = "default_model"
+    price_per_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

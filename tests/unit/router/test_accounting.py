@@ -18,6 +18,9 @@ ROUTED = Decision(
     "cheap", "threshold", "tiers", "cheap", 0.1, "classifier", None, (classification(version="3", tokens_dropped=5),)
 )
 
+CHEAP, DEAR = {"policy": "tiers", "model": "cheap"}, {"policy": "tiers", "model": "dear"}
+TASK = ROUTED.task
+
 
 class Books:
     """An accountant with metrics of its own, read by name and labels."""
@@ -26,8 +29,8 @@ class Books:
         self.metrics = Metrics()
         self.accountant = Accountant(settings(), self.metrics)
 
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.metrics.registry.get_sample_value(f"llm_router_{name}", labels)
+    def value(self, name: str, **labels: str | None) -> float | None:
+        return self.metrics.registry.get_sample_value(f"llm_router_{name}", {key: str(value) for key, value in labels.items()})
 
     def total(self, name: str) -> float:
         return sum(
@@ -43,6 +46,7 @@ class Books:
         if decision is not None:
             exchange.decided(decision)
             self.accountant.decided(exchange)
+            self.accountant.forwarding(exchange)
             exchange.sent = perf_counter() - 2.0
             exchange.heard_from_upstream()
             exchange.headers()
@@ -56,11 +60,11 @@ def test_a_request_counts_once_with_its_decision_and_outcome() -> None:
     books = Books()
     exchange = books.answer(ROUTED)
     assert books.value("requests_total", policy="tiers", model="cheap", reason="threshold", outcome="ok") == 1
-    assert books.value("decisions_total", policy="tiers", model="cheap", source="classifier", version="3") == 1
+    assert books.value("decisions_total", **CHEAP, label="cheap", source="classifier", version="3") == 1
     assert books.value("truncated_prompts_total") == 1
     assert books.value("upstream_ttft_seconds_sum", model="cheap") == exchange.ttft_s
-    assert books.value("overhead_seconds_sum") == exchange.overhead_s
-    assert books.value("request_duration_seconds_sum", model="cheap") == pytest.approx(3.0, abs=1.0)
+    assert books.value("overhead_seconds_sum", policy="tiers") == exchange.overhead_s
+    assert books.value("request_duration_seconds_sum", **CHEAP) == pytest.approx(3.0, abs=1.0)
     assert books.value("decide_seconds_count", source="classifier") == 1
     assert books.total("fallbacks_total") == 0
 
@@ -95,8 +99,8 @@ def test_a_refused_request_has_no_labels_of_its_own() -> None:
 def test_a_fallback_says_what_was_wrong() -> None:
     books = Books()
     books.answer(Decision("dear", "fallback", "tiers", "dear", source="fallback", fallback_reason="deadline"))
-    assert books.value("fallbacks_total", reason="deadline") == 1
-    assert books.value("decisions_total", policy="tiers", model="dear", source="fallback", version="none") == 1
+    assert books.value("fallbacks_total", policy="tiers", reason="deadline") == 1
+    assert books.value("decisions_total", **DEAR, label="dear", source="fallback", version="none") == 1
 
 
 def test_tokens_dollars_and_the_dearest_candidate_s_dollars() -> None:
@@ -104,15 +108,15 @@ def test_tokens_dollars_and_the_dearest_candidate_s_dollars() -> None:
     books.answer(ROUTED, usage=Usage(1000, 500))
     assert books.value("tokens_total", model="cheap", kind="prompt") == 1000
     assert books.value("tokens_total", model="cheap", kind="completion") == 500
-    assert books.value("cost_dollars_total", policy="tiers", model="cheap") == pytest.approx(0.002)
-    assert books.value("baseline_dollars_total", policy="tiers") == pytest.approx(0.030)
+    assert books.value("cost_dollars_total", **CHEAP, task=TASK) == pytest.approx(0.002)
+    assert books.value("baseline_dollars_total", policy="tiers", task=TASK) == pytest.approx(0.030)
 
 
 def test_a_client_s_own_choice_saves_nothing() -> None:
     books = Books()
     books.answer(manual("middle"), usage=Usage(1000, 500))
-    assert books.value("cost_dollars_total", policy="none", model="middle") == pytest.approx(0.0075)
-    assert books.value("baseline_dollars_total", policy="none") == pytest.approx(0.0075)
+    assert books.value("cost_dollars_total", policy="none", model="middle", task="none") == pytest.approx(0.0075)
+    assert books.value("baseline_dollars_total", policy="none", task="none") == pytest.approx(0.0075)
 
 
 def test_unknown_usage_and_unknown_prices_are_counted_and_never_zero_dollars() -> None:
@@ -133,3 +137,27 @@ def test_a_batch_is_reported_with_its_rows_and_waits() -> None:
     assert books.value("queue_delay_seconds_count") == 3
     assert books.value("queue_delay_seconds_sum") == pytest.approx(0.006)
     assert (books.value("classify_seconds_count"), books.value("classify_seconds_sum")) == (1, 0.02)
+
+
+def test_the_cache_and_the_version_are_counted_by_text() -> None:
+    books = Books()
+    twice = (classification(version="3"), classification(version="3"))
+    books.answer(Decision("cheap", "threshold", "tiers", "cheap", 0.1, "classifier", None, twice, cache_hits=1))
+    assert books.value("cache_lookups_total", result="hit") == 1
+    assert books.value("cache_lookups_total", result="miss") == 1
+    assert books.value("classifier_info", model="prompt_classifier", version="3") == 1
+
+
+def test_connections_and_the_queue_return_to_nothing() -> None:
+    books = Books()
+    exchange = Exchange(b"id", perf_counter())
+    books.accountant.begin()
+    exchange.decided(ROUTED)
+    books.accountant.forwarding(exchange)
+    books.accountant.queue_changed(2)
+    assert books.value("upstream_in_flight_requests", model="cheap") == 1
+    assert books.value("queue_depth") == 2
+    books.accountant.queue_changed(-2)
+    books.accountant.end(exchange)
+    assert books.value("upstream_in_flight_requests", model="cheap") == 0
+    assert books.value("queue_depth") == 0

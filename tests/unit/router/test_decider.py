@@ -101,7 +101,7 @@ def test_the_second_time_the_cache_knows() -> None:
     fake = FakeClassifier({"hi": EASY})
     first, second = run(main())
     assert (first.source, second.source) == ("classifier", "cache")
-    assert dataclasses.replace(second, source="classifier") == first
+    assert dataclasses.replace(second, source="classifier", cache_hits=0) == first
     assert fake.calls == [["hi"]]
 
 

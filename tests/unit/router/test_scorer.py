@@ -103,15 +103,13 @@ def test_each_text_is_scored_once_and_its_score_kept() -> None:
     async def main() -> None:
         fake = FakeClassifier()
         scores = scorer(fake)
-        assert scores.known(["a"]) is None
-        first = await scores.score(["a", "b", "a"])
-        assert fake.calls == [["a", "b"]]
+        first, hits = await scores.score(["a", "b", "a"])
+        assert (fake.calls, hits) == ([["a", "b"]], 0)
         assert [one is other for one, other in zip(first, map(fake.says.get, "aba"), strict=True)] == [True] * 3
-        again = await scores.score(["c", "b"])
+        assert await scores.score(["c", "b"]) == ([fake.says["c"], fake.says["b"]], 1)
         assert fake.calls == [["a", "b"], ["c"]]
-        assert again == [fake.says["c"], fake.says["b"]]
-        assert scores.known(["a", "b", "c"]) == [fake.says["a"], fake.says["b"], fake.says["c"]]
-        assert scores.known(["a", "d"]) is None
+        assert await scores.score(["a", "b", "a"]) == ([fake.says["a"], fake.says["b"], fake.says["a"]], 3)
+        assert fake.calls == [["a", "b"], ["c"]]
 
     run(main())
 
@@ -127,7 +125,9 @@ def test_the_deadline_ends_the_wait_and_forgets_the_rows() -> None:
         assert asyncio.get_running_loop().time() - started == pytest.approx(0.5)
         await asyncio.sleep(10)
         assert fake.calls == [["sent"]]
-        assert scores.known(["sent"]) is None
+        with pytest.raises(ClassifierError):
+            await scores.score(["sent"])
+        assert fake.calls == [["sent"], ["sent"]]
 
     run(main())
 
@@ -140,7 +140,7 @@ def test_a_row_that_failed_is_the_reason_and_is_not_remembered() -> None:
             await scores.score(["good", "bad"])
         assert failed.value.reason == "invalid_output"
         fake.says["bad"] = classification()
-        assert len(await scores.score(["bad"])) == 1
+        assert await scores.score(["bad"]) == ([fake.says["bad"]], 0)
 
     run(main())
 

@@ -45,7 +45,7 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer every request. A request that cannot be read or scored fails alone."""
+        """Answer every request. A request that cannot be read, or a row that cannot be scored, fails alone."""
         responses: list[pb_utils.InferenceResponse] = [None] * len(requests)
         readable: dict[int, list[str]] = {}
         for index, request in enumerate(requests):
@@ -68,14 +68,21 @@ class TritonPythonModel:
         return responses
 
     def _score_alone(self, texts: Sequence[str]) -> pb_utils.InferenceResponse:
-        try:
-            scores = self.scorer.score(texts)
-        except Exception as error:
-            # The type only: a message could quote the prompt.
-            pb_utils.Logger.log_error(f"a request failed in scoring: {type(error).__name__}")
-            return self._failure(f"scoring failed: {type(error).__name__}")
+        """Score one request row by row. A row that cannot be scored is NaN; an error only when none can."""
+        rows = [self._score_row(text) for text in texts]
+        if not any(rows):
+            return self._failure("none of the rows could be scored")
+        scores = Scores.joined([row or Scores.unscored() for row in rows])
         self.counters.add(scores)
         return response(scores, 0, len(texts))
+
+    def _score_row(self, text: str) -> Scores | None:
+        try:
+            return self.scorer.score([text])
+        except Exception as error:
+            # The type only: a message could quote the prompt.
+            pb_utils.Logger.log_error(f"a row failed in scoring: {type(error).__name__}")
+            return None
 
     def _failure(self, message: str) -> pb_utils.InferenceResponse:
         self.counters.add_failure()

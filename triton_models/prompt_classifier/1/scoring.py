@@ -97,6 +97,20 @@ class Scores:
     tokens: Ints  # [n, 2] tokens seen, tokens dropped by truncation
     padded_tokens: int  # padding that the model had to compute, over all rows
 
+    @classmethod
+    def unscored(cls) -> "Scores":
+        """Return one row that says nothing: NaN throughout, no tokens."""
+        outcome, task_type, dimensions = (np.full((1, len(labels)), np.nan, np.float32) for labels in LABELS.values())
+        complexity = np.full((1, len(COMPLEXITY)), np.nan, np.float32)
+        return cls(outcome, task_type, dimensions, complexity, np.zeros((1, 2), np.int32), 0)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Scores"]) -> "Scores":
+        """Return the rows of all parts, in order."""
+        names = ("outcome", "task_type", "dimensions", "complexity", "tokens")
+        rows = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+        return cls(*rows, padded_tokens=sum(part.padded_tokens for part in parts))
+
 
 class Scorer:
     """One loaded version. Not for several threads at once: each instance has its own."""

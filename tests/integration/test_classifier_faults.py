@@ -1,0 +1,330 @@
+"""Without a usable score the default model answers and says why; a set-up that cannot work does not start."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from loadtest.local_triton import LocalTriton
+from loadtest.simulated_llm import SimulatedLLM, simulated_llm
+from tests.integration.conftest import closed_port
+from tests.integration.router_process import (
+    CANARY,
+    REPOSITORY,
+    Answer,
+    RouterProcess,
+    chat_body,
+    send,
+    serve_command,
+    tiers,
+    wait_until,
+    write_config,
+)
+from tests.tiny_classifier import POISON, render_spec, write_tiny_repository, write_tiny_version
+
+RECOVERY_S = 2.0
+SLOW, SLEEP_S = "slow", 2.5
+SLEEPY_SCORING = f"""
+
+def _sleepily(self, texts, score=Scorer.score):
+    import time
+    if any({SLOW!r} in text for text in texts):
+        time.sleep({SLEEP_S})
+    return score(self, texts)
+
+Scorer.score = _sleepily
+"""
+prompts = (f"easy question number {number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[SimulatedLLM]:
+    with simulated_llm("any-sim", any_model=True) as llm:
+        yield llm
+
+
+def config(llm: SimulatedLLM, triton_port: int, **triton: Any) -> dict[str, Any]:
+    model = {"api_base": llm.base_url, "api_key": f"sk-{CANARY}", "price": {"input": 1, "output": 1}}
+    return {
+        "server": {},
+        "triton": {"url": f"127.0.0.1:{triton_port}", "deadline_ms": 1000, **triton},
+        "models": {"cheap": model, "expensive": model},
+        "policies": {"default": tiers("cheap", "expensive")},
+    }
+
+
+def decision(router: RouterProcess, text: str | None = None) -> str | None:
+    """Ask something new and return where the decision came from; the answer itself is never an error."""
+    answer = router.post(chat_body(text or next(prompts)))
+    assert answer.status == 200, answer.body
+    source = answer.header("x-router-decision")
+    if source != "classifier":
+        assert answer.header("x-router-model") == "expensive"
+        assert answer.header("x-router-reason") == "fallback"
+        assert answer.header("x-router-score") == "none"
+    return source
+
+
+def recovers(router: RouterProcess) -> None:
+    """Wait until prompts are scored again, and until readiness says so too."""
+    wait_until(lambda: decision(router) == "classifier", deadline_s=RECOVERY_S)
+    wait_until(lambda: router.ready() == {"status": "ready", "classifier": "ok"}, deadline_s=RECOVERY_S)
+
+
+def test_triton_comes_later_dies_under_load_and_comes_back(llm: SimulatedLLM, tmp_path: Path) -> None:
+    port = closed_port()
+    models = write_tiny_repository(tmp_path / "models")
+    router = RouterProcess.start(config(llm, port), tmp_path / "router")
+    try:
+        assert decision(router) == "fallback;reason=unavailable"
+        assert router.get("/health/live").status == 200
+        assert router.ready() == {"status": "degraded", "classifier": "unavailable"}
+        assert "starting without the classifier" in router.log()
+
+        with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port) as triton:
+            recovers(router)
+            sources = killed_under_load(router, triton)
+        assert {"classifier", "fallback;reason=unavailable"} <= sources
+        wait_until(lambda: router.ready()["status"] == "degraded", deadline_s=RECOVERY_S)
+
+        with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port):
+            recovers(router)
+    finally:
+        router.stop()
+
+
+def killed_under_load(router: RouterProcess, triton: LocalTriton) -> set[str | None]:
+    """Kill Triton while 8 clients ask without a pause; return what the decisions said. No client sees an error."""
+    before = router.outcomes("ok")
+    killed = threading.Event()
+
+    def ask(worker: int) -> list[str | None]:
+        seen: list[str | None] = []
+        after = 0
+        while after < 20:  # each client goes on for a while without Triton
+            seen.append(decision(router, f"question {len(seen)} of client {worker}"))
+            after += killed.is_set()
+        return seen
+
+    with ThreadPoolExecutor(8) as clients:
+        asked = [clients.submit(ask, worker) for worker in range(8)]
+        wait_until(lambda: router.outcomes("ok") - before > 50)
+        psutil.Process(triton.pid).kill()
+        killed.set()
+        sources = [source for one in asked for source in one.result()]
+    assert router.outcomes("ok") == before + len(sources)
+    return set(sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragile:
+    """A Triton with the tiny classifier that a test may break, and a router on it."""
+
+    triton: LocalTriton
+    router: RouterProcess
+    models: Path
+
+    def stub(self) -> psutil.Process:
+        """Return the process that runs the classifier's python code."""
+        children = psutil.Process(self.triton.pid).children(recursive=True)
+        alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        [stub] = [child for child in alive if "prompt_classifier" in " ".join(child.cmdline())]
+        return stub
+
+    def control(self, verb: str) -> Answer:
+        """Load or unload the classifier."""
+        port = int(self.triton.http_url.rsplit(":", 1)[1])
+        answer = send(port, "POST", f"/v2/repository/models/prompt_classifier/{verb}", {})
+        assert answer.status == 200, answer.body
+        return answer
+
+
+@pytest.fixture(scope="module")
+def running_fragile(llm: SimulatedLLM, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fragile]:
+    directory = tmp_path_factory.mktemp("fragile")
+    models = write_tiny_repository(directory / "models")
+    with (models / "prompt_classifier" / "1" / "scoring.py").open("a") as scoring:
+        scoring.write(SLEEPY_SCORING)
+    with LocalTriton.start(directory / "triton", models=models) as triton:
+        port = int(triton.grpc_url.rsplit(":", 1)[1])
+        router = RouterProcess.start(config(llm, port), directory / "router")
+        yield Fragile(triton, router, directory / "triton" / "models")
+        router.stop()
+
+
+@pytest.fixture
+def fragile(running_fragile: Fragile) -> Iterator[Fragile]:
+    """It is whole before each test, and heals after it within two seconds of Triton's own healing."""
+    recovers(running_fragile.router)
+    yield running_fragile
+    running_fragile.control("unload")
+    running_fragile.control("load")
+    recovers(running_fragile.router)
+
+
+def test_a_dead_stub_shows(fragile: Fragile) -> None:
+    """Triton itself still calls the model ready; only an inference tells, by an error or, while Triton is still
+    finding out, by silence.
+    """
+    fragile.stub().kill()
+    wait_until(lambda: fragile.router.ready()["status"] == "degraded", deadline_s=RECOVERY_S)
+    wait_until(lambda: fragile.router.ready()["classifier"] == "unhealthy", deadline_s=10)
+    assert decision(fragile.router) in ("fallback;reason=unhealthy", "fallback;reason=deadline")
+
+
+def test_a_model_that_was_unloaded(fragile: Fragile) -> None:
+    fragile.control("unload")
+    wait_until(lambda: decision(fragile.router) == "fallback;reason=not_found", deadline_s=5)
+    wait_until(lambda: fragile.router.ready()["classifier"] == "not_found", deadline_s=RECOVERY_S)
+
+
+def test_a_slow_classifier(fragile: Fragile) -> None:
+    """The deadline ends the wait, and what Triton then answers to nobody does no harm."""
+    with ThreadPoolExecutor(8) as clients:
+        started = time.monotonic()
+        sources = list(clients.map(lambda i: decision(fragile.router, f"{SLOW} {i}"), range(8)))
+        assert time.monotonic() - started < SLEEP_S
+    assert sources == ["fallback;reason=deadline"] * 8
+    wait_until(lambda: decision(fragile.router) == "classifier", deadline_s=SLEEP_S + RECOVERY_S)
+
+
+def test_nan_is_never_routed_on(fragile: Fragile) -> None:
+    """The weights lose their outcome head under the router, which knew the version with one."""
+    model = fragile.models / "prompt_classifier"
+    kept = shutil.copytree(model, model.parent.parent / "kept")
+    spec = write_tiny_version(model / "1", heads=("task_types",))
+    path = model / "configs" / "cpu.pbtxt"
+    path.write_text(render_spec(path.read_text(), spec))
+    try:
+        fragile.control("unload")
+        fragile.control("load")
+        wait_until(lambda: decision(fragile.router) == "fallback;reason=invalid_output", deadline_s=RECOVERY_S)
+        wait_until(lambda: fragile.router.ready()["classifier"] == "invalid_output", deadline_s=RECOVERY_S)
+    finally:
+        shutil.rmtree(model)
+        kept.rename(model)
+
+
+def test_a_poisonous_prompt_is_answered_and_breaks_nothing(fragile: Fragile) -> None:
+    assert decision(fragile.router, f"easy {POISON}") in ("fallback;reason=unhealthy", "fallback;reason=invalid_output")
+    assert decision(fragile.router) == "classifier"
+    assert fragile.router.ready()["status"] == "ready"
+
+
+def test_a_poisonous_prompt_fails_alone(fragile: Fragile) -> None:
+    texts = ["easy poem one", f"a {POISON} apple", "hard code two", "why three"]
+    answer = fragile.router.post({"inputs": texts}, "/v1/route")
+    decisions = answer.json()["data"]
+    assert [one["source"] for one in decisions] == ["classifier", "fallback", "classifier", "classifier"]
+    assert decisions[1]["model"] == "expensive"
+    assert all(one["turns"][0]["outcome"] for one in decisions if one["source"] == "classifier")
+
+
+def test_fallbacks_are_counted_by_reason(fragile: Fragile) -> None:
+    def count() -> float:
+        return fragile.router.metrics().total("llm_router_fallbacks_total", reason="not_found")
+
+    fragile.control("unload")
+    wait_until(lambda: decision(fragile.router) == "fallback;reason=not_found", deadline_s=5)
+    before = count()
+    assert [decision(fragile.router) for _ in range(3)] == ["fallback;reason=not_found"] * 3
+    assert count() == before + 3
+
+
+def test_who_wants_no_fallback_gets_a_503(llm: SimulatedLLM, tmp_path: Path) -> None:
+    router = RouterProcess.start(config(llm, closed_port(), on_failure="reject"), tmp_path)
+    try:
+        answer = router.post(chat_body(f"Hello? {CANARY}"))
+        assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
+        assert int(answer.header("retry-after") or 0) >= 1
+        assert router.outcomes("classifier_error") == 1
+        answer = router.post({"inputs": [f"Hello? {CANARY}"]}, "/v1/route")
+        assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
+        assert int(answer.header("retry-after") or 0) >= 1
+        ready = router.get("/health/ready")
+        assert (ready.status, ready.json()["status"]) == (503, "unready")
+        assert router.post(chat_body(model="cheap")).status == 200  # nothing to score
+        assert router.get("/health/live").status == 200
+    finally:
+        router.stop()
+
+
+def refuses_to_start(settings: dict[str, Any] | str, directory: Path, *options: str) -> str:
+    """Return what the router says on stderr when it ends with 1 instead of starting."""
+    command = serve_command(write_config(settings, directory), *options)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "Traceback" not in ended.stderr
+    assert CANARY not in ended.stderr
+    return ended.stderr
+
+
+def test_a_policy_that_needs_a_head_which_the_model_lacks(llm: SimulatedLLM, tmp_path: Path) -> None:
+    models = write_tiny_repository(tmp_path / "models")
+    spec = write_tiny_version(models / "prompt_classifier" / "1", heads=("outcomes",))
+    for path in (models / "prompt_classifier").rglob("*.pbtxt"):
+        path.write_text(render_spec(path.read_text(), spec))
+    with LocalTriton.start(tmp_path / "triton", models=models) as triton:
+        settings = config(llm, int(triton.grpc_url.rsplit(":", 1)[1]))
+        fitting = settings["policies"]["default"]
+        task = {"type": "task_map", "models": {"Open QA": "cheap"}, "default_model": "cheap"}
+        settings["policies"] = {"default": fitting, "deep": {**fitting, "score": "reasoning"}, "by-task": task}
+        said = refuses_to_start(settings, tmp_path / "refused")
+        assert len(said.splitlines()) == 2
+        assert "policies.deep: score 'reasoning' is not among the served model's dimensions" in said
+        assert "policies.by-task: task types Open QA are not among the served model's (no task head)" in said
+
+        settings["policies"] = {"default": fitting}
+        router = RouterProcess.start(settings, tmp_path / "router")
+        try:
+            assert decision(router) == "classifier"
+        finally:
+            router.stop()
+
+
+def test_a_taken_port_is_named_with_its_settings(llm: SimulatedLLM, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refuses_to_start(config(llm, closed_port()), tmp_path, "--port", str(port))
+    [message] = [line for line in said.splitlines() if "WARNING" not in line]
+    assert message.startswith(f"127.0.0.1:{port} is taken")
+    assert all(setting in message for setting in ("--port", "LLM_ROUTER_PORT", "server.port"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("models: {cheap: [\n", 2, ()),
+        ("server:\n  prot: 8084\n", 2, ("server.prot",)),
+        ("models:\n  cheap:\n    api_base: 7\n", 3, ("models.cheap.api_base",)),
+        (
+            f"models:\n  cheap:\n    api_base: http://127.0.0.1/v1\n    api_key: [{CANARY}]\n",
+            4,
+            ("models.cheap.api_key",),
+        ),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: tuple[str, ...]) -> None:
+    said = refuses_to_start(text, tmp_path)
+    [told] = [told for told in said.splitlines() if f"router.yaml:{line}: " in told]
+    assert all(word in told for word in words)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    command = serve_command(tmp_path / "absent.yaml")
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 1
+    assert "absent.yaml" in ended.stderr
+    assert "Traceback" not in ended.stderr
