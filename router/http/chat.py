@@ -81,7 +81,7 @@ class ChatEndpoint:
             async with self._upstream.post(model, _UPSTREAM_PATH, forwarded, scope["headers"]) as response:
                 relay = _relay_stream if response.is_event_stream else _relay_whole
                 await relay(exchange, response, send)
-                exchange.outcome = _outcome_of_status(response.status)
+                exchange.outcome = "upstream_error" if exchange.broken else _outcome_of_status(response.status)
 
 
 async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
@@ -132,8 +132,10 @@ async def _start_stream(exchange: Exchange, response: UpstreamResponse, send: Se
 
 def _passes(exchange: Exchange, event: bytes, *, begun: bool) -> bool:
     chunk = read_chunk(event)
-    if chunk.is_error and not begun:
-        raise UpstreamError("The upstream's stream began with an error.")
+    if chunk.is_error:
+        if not begun:
+            raise UpstreamError("The upstream's stream began with an error.")
+        exchange.broken = True  # the upstream tells the client so itself
     if chunk.usage is not None:
         exchange.usage = chunk.usage
         return not (chunk.usage_only and exchange.withhold_usage)

@@ -25,6 +25,7 @@ class Exchange:
     withhold_usage: bool = False
     answered: bool = False  # the response's headers have left
     stream_open: bool = False  # they announced a stream whose end has not been sent
+    broken: bool = False  # the upstream reported an error within its stream
     outcome: str = "internal_error"
 
     def decided(self, decision: Decision) -> None:

@@ -37,6 +37,7 @@ EXPLANATORY_HEADERS = (
     "x-router-overhead-ms",
     "x-chosen-classifier",
 )
+_WORK_UNDER_WAY = ("in_flight_requests", "upstream_in_flight_requests", "queue_depth")
 _OUTCOME_COUNTS = "llm_router_requests_total"
 
 
@@ -169,8 +170,13 @@ class RouterProcess:
         return sum(bool(one.raddr) and one.raddr.port == port for one in held if one.status == psutil.CONN_ESTABLISHED)
 
     def settles(self) -> None:
-        """Wait until no request is in flight, as must be within a second after any fault."""
-        wait_until(lambda: self.metrics().total("llm_router_in_flight_requests") == 0, deadline_s=1)
+        """Wait until nothing waits or is under way, as must be within a second after any fault."""
+
+        def idle() -> bool:
+            page = self.metrics()
+            return all(page.total(f"llm_router_{gauge}") == 0 for gauge in _WORK_UNDER_WAY)
+
+        wait_until(idle, deadline_s=1)
 
     def stop(self) -> None:
         """Stop it by SIGTERM: nothing in flight, exit 0, and no prompt, key or traceback in its log."""

@@ -1,0 +1,280 @@
+"""What the client sees when the model behind the router misbehaves, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from tests.integration.canned_llm import JSON_HEAD, SSE_HEAD, whole
+from tests.integration.conftest import Stack
+from tests.integration.router_process import CANARY, CHAT, RouterProcess, chat_body, events, wait_until
+
+PROMPT = f"Hello? {CANARY}"
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+
+
+@pytest.fixture(autouse=True)
+def one_outcome_each(stack: Stack) -> Iterator[None]:
+    """Hold the router to the invariants after every fault: accounts balanced, healthy at once, silent."""
+    router = stack.router
+    yield
+    router.settles()
+    stack.cheap.set_fault("")
+    started = time.monotonic()
+    assert router.post(chat_body(model="cheap")).status == 200
+    assert time.monotonic() - started < 2
+    assert CANARY not in router.log()
+    assert "Traceback" not in router.log()
+
+
+def failed(router: RouterProcess, outcome: str, **fields: Any) -> tuple[int, dict[str, Any], float]:
+    """Ask and return status, error and seconds, having checked that it was counted once, as `outcome`."""
+    before = router.metrics()
+    started = time.monotonic()
+    answer = router.post(chat_body(PROMPT, **fields))
+    took = time.monotonic() - started
+    after = router.metrics()
+    name = "llm_router_requests_total"
+    assert after.total(name, outcome=outcome) == before.total(name, outcome=outcome) + 1
+    assert after.total(name) == before.total(name) + 1
+    assert answer.header("x-router-model") == fields["model"]
+    assert answer.header("x-chosen-classifier") == fields["model"]
+    return answer.status, answer.error(), took
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_refused(router: RouterProcess, stream: bool) -> None:
+    status, error, took = failed(router, "upstream_error", model="refused", stream=stream)
+    assert (status, error["code"]) == (502, "upstream_connect")
+    assert took < 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_silence_before_the_first_byte(stack: Stack, stream: bool) -> None:
+    before = stack.cheap.stats()["disconnects"]
+    stack.cheap.set_fault("hang;times=1")
+    status, error, took = failed(stack.router, "upstream_error", model="impatient", stream=stream)
+    assert (status, error["code"]) == (504, "upstream_ttft_timeout")
+    assert 0.5 <= took < 2
+    stack.cheap.wait_for(lambda stats: stats["disconnects"] == before + 1 and not stats["in_flight"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("status", "more"), [(400, ""), (401, ""), (404, ""), (429, ";retry_after=7"), (500, ""), (503, "")]
+)
+def test_the_upstreams_own_error_is_passed_on(stack: Stack, status: int, more: str, stream: bool) -> None:
+    stack.cheap.set_fault(f"status={status}{more}")
+    outcome = f"upstream_{status // 100}xx"
+    before = stack.router.outcomes(outcome)
+    answer = stack.router.post(chat_body(PROMPT, model="cheap", stream=stream))
+    assert answer.status == status
+    assert answer.json()["error"]["message"] == f"cheap-sim was told to answer {status}"
+    assert answer.header("retry-after") == ("7" if more else None)
+    assert answer.header("x-router-model") == "cheap"
+    assert stack.router.outcomes(outcome) == before + 1
+
+
+def test_the_upstreams_own_error_keeps_its_bytes(stack: Stack) -> None:
+    body = b' {"error" :{"message":"caf\\u00e9","code":42}, "trace": [1.0] }\r\n'
+    head = JSON_HEAD.replace(b"200 OK", b"418 I'm a teapot") + b"retry-after-ms: 12\r\nx-should-retry: false\r\n"
+    stack.canned.say(whole(body, head))
+    answer = stack.router.post(chat_body(PROMPT, model="canned"))
+    assert (answer.status, answer.body) == (418, body)
+    assert (answer.header("retry-after-ms"), answer.header("x-should-retry")) == ("12", "false")
+
+
+def test_a_redirect_is_passed_on_and_not_followed(stack: Stack) -> None:
+    elsewhere = f"location: {stack.cheap.base_url}/chat/completions\r\n".encode()
+    stack.canned.say(whole(b"", b"HTTP/1.1 307 Temporary Redirect\r\n" + elsewhere))
+    before = stack.cheap.stats()["requests"]
+    assert stack.router.post(chat_body(PROMPT, model="canned")).status == 307
+    assert stack.cheap.stats()["requests"] == before
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"nonsense\r\n\r\n", JSON_HEAD + b"content-length: 9\r\n\r\n{"]
+)
+def test_what_is_not_an_http_answer(stack: Stack, answer: bytes) -> None:
+    stack.canned.say(answer)
+    status, error, _ = failed(stack.router, "upstream_error", model="canned")
+    assert (status, error["code"]) == (502, "upstream_protocol")
+
+
+def test_an_answer_that_breaks_off(stack: Stack) -> None:
+    stack.cheap.set_fault("die_after_chunks=20")
+    status, error, _ = failed(stack.router, "upstream_error", model="cheap")
+    assert (status, error["code"]) == (502, "upstream_protocol")
+
+
+def test_an_answer_over_the_limit(stack: Stack) -> None:
+    stack.cheap.set_fault("huge")
+    status, error, _ = failed(stack.router, "upstream_error", model="cheap")
+    assert (status, error["code"]) == (502, "upstream_protocol")
+    assert "8,000,000 bytes" in error["message"]
+
+
+@pytest.mark.parametrize("fault", ["error_event", "die_after_chunks=0", "huge"])
+def test_a_stream_that_fails_before_its_first_event_is_a_whole_error(stack: Stack, fault: str) -> None:
+    stack.cheap.set_fault(fault)
+    status, error, _ = failed(stack.router, "upstream_error", model="cheap", stream=True)
+    assert status == 502
+    assert error["code"] == ("upstream_error" if fault == "error_event" else "upstream_protocol")
+
+
+def broken_stream(stack: Stack, model: str) -> tuple[list[bytes], dict[str, Any]]:
+    """Ask for a stream that breaks: return the whole events before the error, and the error in it."""
+    before = stack.router.outcomes("upstream_error")
+    answer = stack.router.post(chat_body(PROMPT, model=model, stream=True))
+    assert answer.status == 200
+    assert answer.header("x-router-model") == model
+    *passed, last = events(answer.body)
+    assert stack.router.outcomes("upstream_error") == before + 1
+    assert b"[DONE]" not in answer.body
+    assert CANARY.encode() not in answer.body
+    return passed, dict(json.loads(last)["error"])
+
+
+@pytest.mark.parametrize("mid_event", ["", ";die_mid_event"])
+def test_death_in_mid_stream(stack: Stack, mid_event: str) -> None:
+    stack.cheap.set_fault(f"die_after_chunks=3{mid_event}")
+    passed, error = broken_stream(stack, "cheap")
+    assert len(passed) == 3
+    assert all(json.loads(event)["choices"][0]["finish_reason"] is None for event in passed)
+    assert (error["code"], error["status"]) == ("upstream_protocol", 502)
+
+
+def test_a_stream_that_ends_properly_within_an_event(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD, CHUNK + CHUNK[:20])
+    passed, error = broken_stream(stack, "canned")
+    assert [b"data: " + event + b"\n\n" for event in passed] == [CHUNK]
+    assert error["code"] == "upstream_protocol"
+
+
+def test_a_malformed_event(stack: Stack) -> None:
+    stack.cheap.set_fault("malformed")
+    passed, error = broken_stream(stack, "cheap")
+    assert len(passed) == 1
+    assert (error["code"], error["status"]) == ("upstream_protocol", 502)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_was_whole_before_a_fault_arrives_however_the_network_cuts_it(stack: Stack, together: bool) -> None:
+    pieces = (CHUNK, CHUNK, b'data: {"choices"\n\n', CHUNK)
+    stack.canned.say(SSE_HEAD, *([b"".join(pieces)] if together else pieces))
+    passed, error = broken_stream(stack, "canned")
+    assert len(passed) == 2
+    assert error["code"] == "upstream_protocol"
+
+
+def test_an_error_event_after_the_first_one_is_the_clients_to_read(stack: Stack) -> None:
+    stream = CHUNK + b'data: {"error":{"message":"overloaded"}}\n\n'
+    stack.canned.say(SSE_HEAD, stream)
+    assert stack.router.post(chat_body(PROMPT, model="canned", stream=True)).body == stream
+
+
+def test_an_event_that_never_ends(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD, CHUNK, *[b"data: " + b"x" * 100_000] * 20)
+    passed, error = broken_stream(stack, "canned")
+    assert len(passed) == 1
+    assert "1,000,000 bytes" in error["message"]
+
+
+def test_silence_in_mid_stream(stack: Stack) -> None:
+    """`idle_s` ends it: the client gets an error frame, the upstream sees its connection close."""
+    stack.cheap.set_fault("")
+    model = "impatient-canned"
+    stack.canned.say(SSE_HEAD, CHUNK, then_hang=True)
+    started = time.monotonic()
+    passed, error = broken_stream(stack, model)
+    assert (len(passed), error["code"], error["status"]) == (1, "upstream_timeout", 504)
+    assert 0.5 <= time.monotonic() - started < 2
+    assert stack.canned.closed_by_peer.wait(1)
+
+
+@pytest.mark.parametrize("fault", ["die_after_chunks=3", "die_after_chunks=3;die_mid_event", "malformed"])
+def test_the_openai_client_raises(stack: Stack, client: openai.OpenAI, fault: str) -> None:
+    stack.cheap.set_fault(fault)
+    stream = client.chat.completions.create(
+        model="cheap", messages=[{"role": "user", "content": "Hello?"}], stream=True
+    )
+    with pytest.raises(openai.APIError, match=r"Model 'cheap'|The upstream"):
+        list(stream)
+
+
+def leave(router: RouterProcess, stack: Stack, *, until: bytes, **fields: Any) -> float:
+    """Ask over a raw socket, leave once `until` has come (or the upstream has been asked), return the seconds
+    until the upstream saw the close.
+    """
+    before = stack.cheap.stats()
+    body = json.dumps(chat_body(PROMPT, **fields)).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", router.port), timeout=5) as connection:
+        connection.sendall(head.encode() + body)
+        stack.cheap.wait_for(lambda stats: stats["requests"] == before["requests"] + 1)
+        heard = b""
+        while until not in heard:
+            heard += connection.recv(65536)
+    return wait_until(lambda: stack.cheap.stats()["disconnects"] == before["disconnects"] + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "fields", "until"),
+    [
+        ("hang", {"stream": False}, b""),
+        ("hang", {"stream": True}, b""),
+        ("delay_ms=60000", {"stream": True}, b""),
+    ],
+)
+def test_a_client_that_leaves_before_the_answer(stack: Stack, fault: str, fields: dict[str, Any], until: bytes) -> None:
+    before = stack.router.outcomes("client_cancelled")
+    stack.cheap.set_fault(fault)
+    assert leave(stack.router, stack, until=until, model="cheap", **fields) < 1
+    stack.router.settles()
+    assert stack.router.outcomes("client_cancelled") == before + 1
+
+
+def test_a_client_that_leaves_in_mid_stream(stack: Stack) -> None:
+    before = stack.router.outcomes("client_cancelled")
+    stack.canned.say(SSE_HEAD, CHUNK, then_hang=True)
+    body = json.dumps(chat_body(PROMPT, model="canned", stream=True)).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", stack.router.port), timeout=5) as connection:
+        connection.sendall(head.encode() + body)
+        heard = b""
+        while b"hi" not in heard:
+            heard += connection.recv(65536)
+    assert stack.canned.closed_by_peer.wait(1)
+    stack.router.settles()
+    assert stack.router.outcomes("client_cancelled") == before + 1
+
+
+def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
+    before, idle = stack.router.outcomes("client_cancelled"), stack.router.connections_to(stack.cheap.port)
+    stack.cheap.set_fault("hang")
+    connections = []
+    for i in range(50):
+        body = json.dumps(chat_body(f"{i} {PROMPT}", model="default@1", stream=i % 2 == 0)).encode()
+        connection = socket.create_connection(("127.0.0.1", stack.router.port), timeout=5)
+        connection.sendall(
+            b"POST /completions HTTP/1.1\r\nhost: router\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        )
+        connections.append(connection)
+    stack.cheap.wait_for(lambda stats: stats["in_flight"] == 50)
+    assert stack.router.connections_to(stack.cheap.port) >= 50
+    for connection in connections:
+        connection.close()
+    stack.cheap.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=2)
+    stack.router.settles()
+    assert stack.router.outcomes("client_cancelled") == before + 50
+    wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle, deadline_s=1)
