@@ -175,8 +175,10 @@ def test_what_was_whole_before_a_fault_arrives_however_the_network_cuts_it(stack
 
 def test_an_error_event_after_the_first_one_is_the_clients_to_read(stack: Stack) -> None:
     stream = CHUNK + b'data: {"error":{"message":"overloaded"}}\n\n'
+    before = stack.router.outcomes("upstream_error")
     stack.canned.say(SSE_HEAD, stream)
     assert stack.router.post(chat_body(PROMPT, model="canned", stream=True)).body == stream
+    wait_until(lambda: stack.router.outcomes("upstream_error") == before + 1)
 
 
 def test_an_event_that_never_ends(stack: Stack) -> None:
