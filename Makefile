@@ -1,7 +1,10 @@
 # Everything a newcomer needs: `make demo`, then `make serve`, then `make test`.
 # The commands install what they need into .venv, pinned and checked by hash; nothing else on the machine changes.
 
-PYTHON ?= python3
+# The first Python that the local Triton can run on; name another with `make PYTHON=... demo`.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
@@ -35,6 +38,7 @@ bench-classifier: .venv/.test ## prompts per second through Triton on one core, 
 train-env: .venv-train/.done ## PyTorch and what training needs, in an environment of its own
 
 test-train: .venv-train/.done ## the tests that need PyTorch
+	.venv-train/bin/mypy classifier tests/unit/classifier
 	.venv-train/bin/python -m pytest tests/unit/classifier
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
@@ -58,14 +62,14 @@ clean: ## remove environments, caches and what the stack left behind
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
 	@touch $@
 
-.venv-train/.done: requirements/train.txt
-	@$(PYTHON) -m venv .venv-train
+.venv-train/.done: requirements/train.txt | .venv/bin/python
+	@$(BIN)/python -m venv .venv-train
 	@echo "Installing PyTorch and what training needs into .venv-train ..."
 	@.venv-train/bin/python -m pip install $(PIP_FLAGS) -r requirements/train.txt
 	@touch $@
 
 .venv/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 or 3.12 is needed (the local Triton \
+	has no build for others); install one, or name it: make PYTHON=/path/to/python3.12 demo"; exit 1; }
 	@echo "Making .venv with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { echo "No venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }

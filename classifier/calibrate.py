@@ -1,0 +1,44 @@
+"""Temperature and bias: the two numbers per version that make its probabilities honest."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Applied when scoring as softmax(logits / temperature + bias)."""
+
+    temperature: float
+    bias: tuple[float, ...]
+
+    def apply(self, logits: NDArray[np.float32]) -> Floats:
+        """Logits [n, k] -> probabilities [n, k]."""
+        shifted = np.asarray(logits, np.float64) / self.temperature + np.array(self.bias)
+        powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def calibrate(logits: NDArray[np.float32], targets: Floats) -> Calibration:
+    """The temperature and bias of least cross-entropy against `targets`, probabilities of shape [n, k]."""
+    given, wanted = torch.from_numpy(logits).double(), torch.from_numpy(targets)
+    log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        log_probability = torch.log_softmax(given / log_temperature.exp() + bias, dim=1)
+        # The bias is only defined up to a constant; a breath of decay settles it.
+        value = -(wanted * log_probability).sum(dim=1).mean() + 1e-6 * bias.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    with torch.no_grad():
+        centred = bias - bias.mean()
+        return Calibration(float(log_temperature.exp()), tuple(float(value) for value in centred))

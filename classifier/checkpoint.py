@@ -1,0 +1,46 @@
+"""A checkpoint: weights as safetensors, beside a spec.json that says what they are and how they were made."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from classifier.errors import CheckpointError
+from classifier.static_encoder import Shape, StaticEncoder
+
+WEIGHTS = "model.safetensors"
+SPEC = "spec.json"
+TOKENIZER = "tokenizer.json"
+
+
+def save(directory: Path, model: StaticEncoder, spec: dict[str, Any], tokenizer_json: str) -> None:
+    """Write the three files; `spec` is the served spec, to which the sizes of the model are added."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS)
+    document = {**spec, "encoder": {**spec["encoder"], "shape": asdict(model.shape)}}
+    (directory / SPEC).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+
+
+def load(directory: Path) -> tuple[StaticEncoder, dict[str, Any]]:
+    """The model in evaluation mode and its spec; raises CheckpointError when files are missing or do not fit."""
+    for name in (WEIGHTS, SPEC, TOKENIZER):
+        if not (directory / name).is_file():
+            raise CheckpointError(
+                f"{directory / name} is missing: make it with `python -m classifier train --out {directory}`"
+            )
+    spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
+    weights = load_file(directory / WEIGHTS)
+    try:
+        shape = Shape(**spec["encoder"]["shape"])
+        model = StaticEncoder(shape)
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{directory}: {SPEC} and {WEIGHTS} do not fit together ({error}): train it again"
+        ) from error
+    with torch.no_grad():
+        return model.eval(), spec
