@@ -14,12 +14,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import openai
 from rich.console import Console
 
 from loadtest.demo_client import Failure, Row, ask_all, prices
 from loadtest.demo_prompts import demo_prompts
 from loadtest.demo_report import NOT_STREAMED, summary, table
-from loadtest.processes import interrupt_on_sigterm
+from loadtest.processes import ChildError, interrupt_on_sigterm
 from loadtest.scrape import Page
 from loadtest.stack import CHEAP, EXPENSIVE, REPOSITORY, Ports, Stack, StartError, running_stack
 
@@ -46,7 +47,7 @@ class Story:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the demo; return 0, or 1 when something did not start or a prompt got no answer."""
+    """Run the demo; return 0, or 1 when a part did not start or died, or a prompt got no answer."""
     options = _parser().parse_args(arguments)
     interrupt_on_sigterm()
     terminal = sys.stdout.isatty()
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ndemo: interrupted; everything that was started has been stopped", file=sys.stderr)
         return 130
-    except StartError as error:
+    except (*StartError, OSError, openai.OpenAIError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     if failures:
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtest.demo", description=__doc__)
     parser.add_argument(
-        "--at-once", type=_positive, default=32, metavar="N", help="prompts in flight at the same time (default 32)"
+        "--at-once", type=_positive, default=16, metavar="N", help="prompts in flight at the same time (default 16)"
     )
     parser.add_argument(
         "--run-dir", type=Path, help="keep logs and working files here (default: in .run/, removed after a success)"
@@ -105,6 +106,8 @@ def _run(console: Console, story: Story, run_dir: Path, at_once: int) -> list[Fa
                 on_answer=lambda done: story(f"{done} of {len(prompts)} answered") if done % 8 == 0 else None,
             )
         )
+        if dead := stack.failure():
+            raise ChildError(dead)
         after = _batches(stack)
         known = asyncio.run(prices(f"{stack.router_url}/v1"))
         rows = [result for result in results if isinstance(result, Row)]
