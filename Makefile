@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format train-env test-train bench-classifier lock clean
+.PHONY: help demo serve metrics metrics-check test lint format train-env test-train bench-classifier lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -19,6 +19,12 @@ demo: .venv/.demo ## route two dozen prompts through real Triton to two simulate
 
 serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C
 	@$(BIN)/python -m loadtest.serve
+
+metrics: .venv/.demo ## Prometheus on what `make serve` runs, with our rules and alerts
+	@$(BIN)/python -m monitoring.local
+
+metrics-check: .venv/.test ## ask a real Prometheus every query of every dashboard, on a live stack
+	@$(BIN)/python -m monitoring.check
 
 test: .venv/.test lint ## the whole suite: lint, types, unit, integration, docs
 	$(BIN)/python -m pytest
