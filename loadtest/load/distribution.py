@@ -48,7 +48,8 @@ class Distribution:
         for index in sorted(self._buckets):
             seen += self._buckets[index]
             if seen >= rank:
-                return min(self.maximum, _SMALLEST * _GROWTH ** (index - 0.5))
+                middle: float = _SMALLEST * _GROWTH ** (index - 0.5)
+                return min(self.maximum, middle)
         return None
 
     def at_most(self, bound: float) -> int:

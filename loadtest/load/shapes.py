@@ -15,7 +15,7 @@ def _steps(progress: float) -> float:
 
 
 def _spike(progress: float) -> float:
-    """A tenth of the users, all of them in the middle fifth: does it recover?"""
+    """A tenth of the users, all of them in the middle fifth, to see whether it recovers."""
     return 1.0 if 0.4 <= progress < 0.6 else _SPIKE_BASE
 
 

@@ -66,9 +66,7 @@ class Stream:
     @property
     def gaps_s(self) -> tuple[float, ...]:
         """Seconds between one token's event and the next."""
-        return tuple(
-            later - earlier for earlier, later in zip(self.token_times, self.token_times[1:], strict=False)
-        )
+        return tuple(later - earlier for earlier, later in zip(self.token_times, self.token_times[1:], strict=False))
 
 
 _decode = msgspec.json.Decoder(_Chunk).decode

@@ -54,7 +54,7 @@ class Tally:
 
     counts: (answers, endpoint, model), (errors, endpoint, type), (decisions, reason), (sources, source),
     (tokens, model, kind), (usage_unknown, model), (good,)
-    distributions: (e2e | ttft | itl | tpot, model), (overhead, ""), (lag, ""), (cpu, "")
+    distributions: (e2e | ttft | itl | tpot | overhead, model); of the generator (cpu, ""), (lag, ""), (late, "")
     """
 
     counts: Counter[tuple[str, ...]] = field(default_factory=Counter)
@@ -75,7 +75,7 @@ class Tally:
         self.observe("e2e", answer.e2e_s, model)
         self.observe("ttft", answer.ttft_s, model)
         self.observe("tpot", answer.tpot_s, model)
-        self.observe("overhead", answer.overhead_s)
+        self.observe("overhead", answer.overhead_s, model)
         for gap in answer.gaps_s:
             self.observe("itl", gap, model)
 

@@ -118,6 +118,7 @@ def test_a_child_does_not_outlive_a_killed_parent(tmp_path):
         "print(child.pid, flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout
         child = int(parent.stdout.readline())
         assert not gone(child)
         parent.kill()

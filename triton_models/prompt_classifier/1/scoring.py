@@ -107,9 +107,12 @@ class Scores:
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
         """Return the rows of all parts, in order."""
-        names = ("outcome", "task_type", "dimensions", "complexity", "tokens")
-        rows = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-        return cls(*rows, padded_tokens=sum(part.padded_tokens for part in parts))
+        outcome, task_type, dimensions, complexity, tokens = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("outcome", "task_type", "dimensions", "complexity", "tokens")
+        )
+        padded_tokens = sum(part.padded_tokens for part in parts)
+        return cls(outcome, task_type, dimensions, complexity, tokens, padded_tokens)
 
 
 class Scorer:
