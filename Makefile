@@ -48,7 +48,8 @@ test-train: .venv-train/.done ## the tests that need PyTorch
 	.venv-train/bin/python -m pytest tests/unit/classifier
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
-	for set in "router" "demo --extra triton --extra demo" "test --extra triton --extra demo --extra test"; do \
+	for set in "router" "demo --extra triton --extra demo" "loadtest --extra triton --extra demo --extra loadtest" \
+		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test"; do \
 		set -- $$set; name=$$1; shift; \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 			$$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \

@@ -26,6 +26,7 @@ from router.http.ops import ops_api
 from router.http.route import route_api
 from router.metrics import Metrics
 from router.settings import FixedPolicy, LabelPolicy, Settings
+from router.tracing import Tracing
 from router.upstream.client import UpstreamClient
 
 CHAT_PATHS = ("/v1/chat/completions", "/completions")
@@ -37,13 +38,15 @@ def create_app(settings: Settings) -> ASGIApp:
     accountant = Accountant(settings, metrics)
     triton = triton_connection(settings)
     upstream = UpstreamClient()
-    decider = create_decider(settings, triton, accountant)
+    tracing = Tracing.to(settings.tracing.otlp_endpoint)
+    decider = create_decider(settings, triton, accountant, tracing)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with triton, upstream:
             yield
             await decider.close()
+        tracing.close()
 
     api = FastAPI(
         title="LLM router",
@@ -56,7 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
     api.include_router(ops_api(settings, decider, metrics))
     _answer_errors_in_openai_shape(api)
     describe(api)
-    return _in_front_of(api, ChatEndpoint(settings, decider, upstream, accountant))
+    return _in_front_of(api, ChatEndpoint(settings, decider, upstream, accountant, tracing))
 
 
 def triton_connection(settings: Settings) -> TritonConnection:
@@ -64,7 +67,7 @@ def triton_connection(settings: Settings) -> TritonConnection:
     return TritonConnection(settings.triton.url, settings.triton.deadline_ms / 1000)
 
 
-def create_decider(settings: Settings, triton: TritonConnection, accountant: Accountant) -> Decider:
+def create_decider(settings: Settings, triton: TritonConnection, accountant: Accountant, tracing: Tracing) -> Decider:
     """Return the decider with one lane for each Triton model that a policy needs."""
     classifiers: dict[str, Classifier] = {}
     for policy in settings.policies.values():
@@ -73,13 +76,13 @@ def create_decider(settings: Settings, triton: TritonConnection, accountant: Acc
             classifiers[model] = LabelClassifier(triton, model, [label for label, _ in policy.llms])
         elif not isinstance(policy, FixedPolicy):
             classifiers[model] = TritonClassifier(triton, model)
-    return Decider(settings, {name: _lane(c, settings, accountant) for name, c in classifiers.items()})
+    return Decider(settings, {name: _lane(c, settings, accountant, tracing) for name, c in classifiers.items()})
 
 
-def _lane(classifier: Classifier, settings: Settings, accountant: Accountant) -> Lane:
+def _lane(classifier: Classifier, settings: Settings, accountant: Accountant, tracing: Tracing) -> Lane:
     limits = settings.triton
     batcher: MicroBatcher[Classification] = MicroBatcher(
-        classifier.classify,
+        tracing.around_batches(classifier.classify),
         max_batch_size=limits.max_batch_size,
         max_queue_delay_s=limits.max_queue_delay_ms / 1000,
         max_waiting=limits.max_waiting,

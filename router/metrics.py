@@ -10,7 +10,8 @@ import os
 import platform
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from router import __version__
@@ -103,11 +104,16 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format, summed over the workers when there are several."""
+        return self.exposition("")[0]
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their media type: OpenMetrics, which has exemplars, for whom `accept` asks for it."""
+        encode, media_type = choose_encoder(accept)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
+            return encode(self.registry), media_type
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
-        return generate_latest(together)
+        return encode(together), media_type
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(f"llm_router_{name}", help_, labels, registry=self.registry)

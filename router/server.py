@@ -19,6 +19,7 @@ from router.http.accounting import Accountant
 from router.http.asgi import ASGIApp
 from router.metrics import Metrics
 from router.settings import ServerSettings, Settings, load_settings
+from router.tracing import Tracing
 
 logger = logging.getLogger("router")
 
@@ -46,7 +47,7 @@ async def check_classifier(settings: Settings) -> None:
     A Triton that cannot be asked does not stop it: until it comes up the policies' default models answer.
     """
     async with triton_connection(settings) as triton:
-        decider = create_decider(settings, triton, Accountant(settings, Metrics()))
+        decider = create_decider(settings, triton, Accountant(settings, Metrics()), Tracing())
         try:
             await decider.check_contract()
         except ClassifierError as error:

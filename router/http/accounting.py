@@ -82,11 +82,12 @@ class Accountant:
         metrics.requests.labels(decision.policy, decision.model, decision.reason, exchange.outcome).inc()
         if exchange.sent is not None:
             metrics.upstream_in_flight.labels(decision.model).dec()
-        metrics.duration.labels(decision.policy, decision.model).observe(perf_counter() - exchange.started)
+        exemplar = {"trace_id": exchange.trace_id} if exchange.trace_id else None
+        metrics.duration.labels(decision.policy, decision.model).observe(perf_counter() - exchange.started, exemplar)
         if exchange.ttft_s is not None:
-            metrics.ttft.labels(decision.model).observe(exchange.ttft_s)
+            metrics.ttft.labels(decision.model).observe(exchange.ttft_s, exemplar)
         if exchange.overhead_s is not None:
-            metrics.overhead.labels(decision.policy).observe(exchange.overhead_s)
+            metrics.overhead.labels(decision.policy).observe(exchange.overhead_s, exemplar)
         if exchange.outcome == "ok":
             self._spend(decision, exchange.usage)
 

@@ -26,7 +26,8 @@ from router.http.asgi import (
 from router.http.body import chat_body_for, check_stream_fields, parse_body, read_body
 from router.http.exchange import Exchange
 from router.http.selection import select
-from router.settings import Settings
+from router.settings import ModelSettings, PolicySettings, Settings
+from router.tracing import Tracing
 from router.upstream.client import UpstreamClient, UpstreamResponse
 from router.upstream.sse import EventSplitter, error_event, read_chunk, read_usage
 
@@ -39,18 +40,28 @@ _UPSTREAM_PATH = "/chat/completions"
 class ChatEndpoint:
     """Answers chat completions for `settings`; one instance for all requests."""
 
-    def __init__(self, settings: Settings, decider: Decider, upstream: UpstreamClient, accountant: Accountant) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        decider: Decider,
+        upstream: UpstreamClient,
+        accountant: Accountant,
+        tracing: Tracing,
+    ) -> None:
         self._settings = settings
         self._decider = decider
         self._upstream = upstream
         self._accountant = accountant
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, it is accounted with exactly one outcome."""
         exchange = Exchange(request_id(scope), perf_counter())
         self._accountant.begin()
         try:
-            await self._answer(exchange, scope, receive, send)
+            with self._tracing.request(scope["headers"]):
+                exchange.trace_id = self._tracing.trace_id()
+                await self._answer(exchange, scope, receive, send)
         except ClientGone:
             exchange.outcome = "client_cancelled"
         except RouterError as error:
@@ -71,14 +82,26 @@ class ChatEndpoint:
         wants_stream, wants_usage = check_stream_fields(body.fields)
         prompt = Prompt.of_chat(body.fields)
         async with cancelled_on_disconnect(receive):
-            decision = chosen if isinstance(chosen, Decision) else await self._decider.decide(chosen, prompt)
+            decision = chosen if isinstance(chosen, Decision) else await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)
             model = self._settings.models[decision.model]
             exchange.withhold_usage = wants_stream and not wants_usage and model.stream_usage
             forwarded = chat_body_for(body, model.model, ask_usage=exchange.withhold_usage)
+            await self._forward(exchange, model, forwarded, scope, send)
+
+    async def _decide(self, policy: PolicySettings, prompt: Prompt) -> Decision:
+        with self._tracing.span("decide", policy=policy.name):
+            decision = await self._decider.decide(policy, prompt)
+            self._tracing.describe(model=decision.model, reason=decision.reason, source=decision.source)
+            return decision
+
+    async def _forward(self, exchange: Exchange, model: ModelSettings, body: bytes, scope: Scope, send: Send) -> None:
+        with self._tracing.span("upstream", model=model.name):
+            headers = self._tracing.onward(scope["headers"])
             self._accountant.forwarding(exchange)
-            async with self._upstream.post(model, _UPSTREAM_PATH, forwarded, scope["headers"]) as response:
+            async with self._upstream.post(model, _UPSTREAM_PATH, body, headers) as response:
+                self._tracing.describe(status=response.status)
                 relay = _relay_stream if response.is_event_stream else _relay_whole
                 await relay(exchange, response, send)
                 exchange.outcome = "upstream_error" if exchange.broken else _outcome_of_status(response.status)

@@ -16,6 +16,7 @@ class Exchange:
 
     request_id: bytes
     started: float  # the moment when the whole body was here
+    trace_id: str | None = None
     decision: Decision | None = None
     explanation: HeaderList = field(default_factory=list)
     sent: float | None = None  # the moment when the request left for the upstream

@@ -5,9 +5,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from router.decide.decider import Decider
 from router.errors import ClassifierError
@@ -73,8 +72,9 @@ def ops_api(settings: Settings, decider: Decider, metrics: Metrics) -> APIRouter
         return configuration
 
     @api.get("/metrics")
-    async def prometheus() -> Response:
-        """Return the metrics in Prometheus' text format."""
-        return Response(metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    async def prometheus(request: Request) -> Response:
+        """Return the metrics in Prometheus' text format, or in OpenMetrics with exemplars when asked for."""
+        text, media_type = metrics.exposition(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": media_type})
 
     return api

@@ -23,6 +23,7 @@ from router.settings.types import (
     ThresholdPolicy,
     Tier,
     Timeouts,
+    TracingSettings,
     TritonSettings,
 )
 
@@ -45,6 +46,7 @@ __all__ = [
     "ThresholdPolicy",
     "Tier",
     "Timeouts",
+    "TracingSettings",
     "TritonSettings",
     "load_settings",
     "redacted",

@@ -27,6 +27,7 @@ from router.settings.types import (
     ServerSettings,
     Settings,
     Timeouts,
+    TracingSettings,
     TritonSettings,
 )
 from router.settings.yaml_fields import Section, allowed_words, kind
@@ -98,11 +99,12 @@ def _with_overrides(root: Node, environ: Mapping[str, str]) -> Node:
 def _settings(root: Section, source: str) -> Settings:
     server = _server(root.section("server"))
     triton = _triton(root.section("triton"))
+    tracing = _tracing(root.section("tracing"))
     models = _models(root)
     policies = _policies(root, models)
     default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
     root.close()
-    return Settings(server, triton, models, policies, default_policy, source)
+    return Settings(server, triton, models, policies, default_policy, source, tracing)
 
 
 def _server(section: Section) -> ServerSettings:
@@ -138,6 +140,12 @@ def _triton(section: Section) -> TritonSettings:
     )
     section.close()
     return triton
+
+
+def _tracing(section: Section) -> TracingSettings:
+    endpoint = section.text("otlp_endpoint", check=_url) if section.get("otlp_endpoint") else None
+    section.close()
+    return TracingSettings(endpoint)
 
 
 def _named(root: Section, key: str) -> Iterator[tuple[str, Section]]:
@@ -251,7 +259,7 @@ def _host_and_port(value: str) -> str | None:
     return "must be host:port of Triton's gRPC listener, for example 127.0.0.1:8001"
 
 
-def _api_base(value: str) -> str | None:
+def _url(value: str) -> str | None:
     try:
         url = urlsplit(value)
         valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
@@ -263,6 +271,10 @@ def _api_base(value: str) -> str | None:
         return "must not hold a user or password; use api_key"
     if "?" in value or "#" in value:
         return "must not have a query or a fragment"
-    if url.path.rstrip("/").endswith("/completions"):
-        return "must be the base only, without /chat/completions"
     return None
+
+
+def _api_base(value: str) -> str | None:
+    if value.rstrip("/").endswith("/completions"):
+        return "must be the base only, without /chat/completions"
+    return _url(value)

@@ -140,6 +140,13 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Where OpenTelemetry spans go: the base URL of an OTLP/HTTP collector, None for no tracing."""
+
+    otlp_endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """A model and the lowest score that it takes; the first tier starts at minus infinity."""
 
@@ -230,3 +237,4 @@ class Settings:
     policies: Mapping[str, PolicySettings]
     default_policy: str
     source: str
+    tracing: TracingSettings = TracingSettings()

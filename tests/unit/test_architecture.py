@@ -18,7 +18,7 @@ MAX_LINES = 400
 LEVELS = (
     ("router.errors",),
     ("router.settings",),
-    ("router.metrics",),
+    ("router.metrics", "router.tracing"),
     ("router.upstream",),
     ("router.decide",),
     ("router.http",),
@@ -36,6 +36,7 @@ OWNERS = {
     "uvicorn": ("router.server",),
     "yaml": ("router.settings",),
     "genai_prices": ("router.settings",),
+    "opentelemetry": ("router.tracing",),
     "prometheus_client": ("router.metrics", "router.http.ops"),
 }
 PURE = (

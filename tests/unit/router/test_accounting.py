@@ -30,7 +30,9 @@ class Books:
         self.accountant = Accountant(settings(), self.metrics)
 
     def value(self, name: str, **labels: str | None) -> float | None:
-        return self.metrics.registry.get_sample_value(f"llm_router_{name}", {key: str(value) for key, value in labels.items()})
+        return self.metrics.registry.get_sample_value(
+            f"llm_router_{name}", {key: str(value) for key, value in labels.items()}
+        )
 
     def total(self, name: str) -> float:
         return sum(

@@ -13,7 +13,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from router.metrics import Metrics
 
 # What a label may be: names of the configuration, or lists in the code. Nothing that a request can invent.
-BOUNDED = {"policy", "model", "reason", "outcome", "source", "version", "kind", "le", "label", "result", "task", "python"}
+BOUNDED = {
+    "policy",
+    "model",
+    "reason",
+    "outcome",
+    "source",
+    "version",
+    "kind",
+    "le",
+    "label",
+    "result",
+    "task",
+    "python",
+}
 
 
 @pytest.fixture

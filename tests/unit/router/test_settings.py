@@ -111,7 +111,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, old: str, new: str, problem:
         ),
         (
             "polices: {}",
-            "polices: unknown key; allowed: server, triton, models, policies, default_policy "
+            "polices: unknown key; allowed: server, triton, tracing, models, policies, default_policy "
             '(did you mean "policies"?)',
         ),
     ],
