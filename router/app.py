@@ -11,10 +11,11 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from router import __version__
+from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification
 from router.decide.decider import Decider, Lane, classifier_of
-from router.decide.scorer import ClassificationCache, Scorer
+from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, LabelClassifier, TritonClassifier, TritonConnection
 from router.errors import RouterError, error_body
 from router.http.accounting import Accountant
@@ -76,13 +77,15 @@ def create_decider(settings: Settings, triton: TritonConnection, accountant: Acc
             classifiers[model] = LabelClassifier(triton, model, [label for label, _ in policy.llms])
         elif not isinstance(policy, FixedPolicy):
             classifiers[model] = TritonClassifier(triton, model)
-    return Decider(settings, {name: _lane(c, settings, accountant, tracing) for name, c in classifiers.items()})
+    return Decider(settings, {name: _lane(name, c, settings, accountant, tracing) for name, c in classifiers.items()})
 
 
-def _lane(classifier: Classifier, settings: Settings, accountant: Accountant, tracing: Tracing) -> Lane:
+def _lane(name: str, classifier: Classifier, settings: Settings, accountant: Accountant, tracing: Tracing) -> Lane:
     limits = settings.triton
+    breaker = Breaker(failures_to_open=5, cooldown_s=1.0, changed=accountant.breaker_of(name))
+    guard = Guard(tracing.around_batches(classifier.classify), breaker)
     batcher: MicroBatcher[Classification] = MicroBatcher(
-        tracing.around_batches(classifier.classify),
+        guard.classify,
         max_batch_size=limits.max_batch_size,
         max_queue_delay_s=limits.max_queue_delay_ms / 1000,
         max_waiting=limits.max_waiting,
@@ -91,7 +94,8 @@ def _lane(classifier: Classifier, settings: Settings, accountant: Accountant, tr
         queue_changed=accountant.queue_changed,
     )
     deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
-    return Lane(classifier, Scorer(batcher, ClassificationCache(limits.cache_entries), deadline_s))
+    cache = ClassificationCache(limits.cache_entries)
+    return Lane(classifier, guard, Scorer(batcher, cache, guard, deadline_s))
 
 
 def _in_front_of(api: FastAPI, chat: ChatEndpoint) -> ASGIApp:

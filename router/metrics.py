@@ -79,6 +79,7 @@ class Metrics:
         self.classify = histogram("classify_seconds", "One call to Triton, for a whole batch.", _OVERHEAD_S)
         self.batch_rows = histogram("batch_rows", "Prompts in one call to Triton.", _BATCH_ROWS)
         self.shared_rows = counter("shared_rows", "Prompts that shared the row of an identical one.")
+        self.breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open, the worst worker's.", "target", of="max")
         self.classifier = gauge("classifier_info", "1 for each version that has scored.", "model", "version", of="max")
         self.classifier_price = gauge(
             "classifier_dollars_per_hour", "What the classifier's GPU costs; absent while unknown.", "model", of="max"

@@ -10,7 +10,7 @@ from functools import partial
 from router.decide.classification import Classification, Version
 from router.decide.policy import Choice, decide, expected_cost, unmet_needs
 from router.decide.prompt import Prompt, estimated_prompt_tokens, texts_to_classify
-from router.decide.scorer import Scorer
+from router.decide.scorer import Guard, Scorer
 from router.decide.triton import Classifier
 from router.errors import ClassifierError, ConfigurationError
 from router.settings import FixedPolicy, LabelPolicy, PolicySettings, Settings
@@ -59,9 +59,10 @@ def manual(model: str, label: str | None = None, policy: str = NO_POLICY) -> Dec
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A classifier with its batcher and cache; policies that need the same Triton model share one."""
+    """A classifier with its guard, batcher and cache; policies that need the same Triton model share one."""
 
     classifier: Classifier
+    guard: Guard
     scorer: Scorer
 
 
@@ -120,7 +121,7 @@ class Decider:
     async def canary(self) -> None:
         """Score one fixed text past cache and batcher with every classifier; ClassifierError when one fails."""
         for lane in self._lanes.values():
-            [result] = await lane.classifier.classify(["Is the classifier alive?"])
+            [result] = await lane.guard.classify(["Is the classifier alive?"])
             if isinstance(result, ClassifierError):
                 raise result
 

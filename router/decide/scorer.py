@@ -1,12 +1,13 @@
-"""Scores with memory: an exact-match LRU of classifications in front of a micro-batcher in front of a classifier."""
+"""Scores with memory and patience: a cache in front of a breaker in front of a micro-batcher, under a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 
+from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification, Version
 from router.errors import ClassifierError
@@ -52,12 +53,57 @@ def _digest(text: str) -> bytes:
     return blake2b(text.encode(), digest_size=16).digest()
 
 
+# What says that the classifier is in trouble, and not a single prompt or our own queue.
+_TROUBLE = frozenset(["unavailable", "deadline", "not_found", "unhealthy"])
+
+Classify = Callable[[Sequence[str]], Awaitable[Sequence[Classification | ClassifierError]]]
+
+
+class Guard:
+    """Stops asking a classifier that keeps failing, so that callers fall back at once and not at the deadline."""
+
+    def __init__(self, classify: Classify, breaker: Breaker) -> None:
+        self._classify = classify
+        self._breaker = breaker
+        self._reason = "unavailable"
+
+    def check(self) -> None:
+        """Raise ClassifierError with the last failure's reason while the breaker lets nobody through."""
+        if not self._breaker.allows():
+            raise ClassifierError(self._reason, "The classifier has failed repeatedly; it is tried again shortly.")
+
+    async def classify(self, texts: Sequence[str]) -> Sequence[Classification | ClassifierError]:
+        """Classify, and tell the breaker how that went."""
+        try:
+            results = await self._classify(texts)
+        except ClassifierError as error:
+            self._learn(error)
+            raise
+        self._learn(*results)
+        return results
+
+    def _learn(self, *results: Classification | ClassifierError) -> None:
+        troubles = [r.reason for r in results if isinstance(r, ClassifierError) and r.reason in _TROUBLE]
+        if len(troubles) == len(results):
+            self._reason = troubles[-1]
+            self._breaker.failed()
+        elif any(isinstance(result, Classification) for result in results):
+            self._breaker.succeeded()
+
+
 class Scorer:
     """Classifies texts: what is known from the cache, the rest by the batcher under a deadline."""
 
-    def __init__(self, batcher: MicroBatcher[Classification], cache: ClassificationCache, deadline_s: float) -> None:
+    def __init__(
+        self,
+        batcher: MicroBatcher[Classification],
+        cache: ClassificationCache,
+        guard: Guard,
+        deadline_s: float,
+    ) -> None:
         self.batcher = batcher
         self._cache = cache
+        self._guard = guard
         self._deadline_s = deadline_s
 
     async def score(self, texts: Sequence[str]) -> tuple[list[Classification], int]:
@@ -69,6 +115,7 @@ class Scorer:
         hits = sum(text in found for text in texts)
         if hits == len(texts):
             return [found[text] for text in texts], hits
+        self._guard.check()
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         pending: list[asyncio.Future[Classification]] = []
         try:

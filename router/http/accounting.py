@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
+from router.breaker import State
 from router.decide.batching import BatchReport
 from router.decide.decider import Decision
 from router.decide.policy import candidates
@@ -65,6 +67,12 @@ class Accountant:
     def queue_changed(self, by: int) -> None:
         """Record that more (or fewer) prompts wait for a call to the classifier."""
         self._metrics.queue_depth.inc(by)
+
+    def breaker_of(self, target: str) -> Callable[[State], None]:
+        """Return what records the state of the breaker before `target`, closed until it says otherwise."""
+        gauge = self._metrics.breaker.labels(target)
+        gauge.set(State.CLOSED)
+        return gauge.set
 
     def forwarding(self, exchange: Exchange) -> None:
         """Note that the request leaves for its model now."""

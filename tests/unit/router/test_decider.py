@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification, Labels
 from router.decide.decider import Decider, Decision, Lane, classifier_of, manual
 from router.decide.prompt import Prompt
-from router.decide.scorer import ClassificationCache, Scorer
+from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, ClassifyResult
 from router.errors import CLASSIFIER_FAILURES, ClassifierError, ConfigurationError
 from router.settings import PolicySettings, Settings
@@ -56,10 +57,11 @@ class FakeClassifier:
 
 
 def lane(classifier: Classifier) -> Lane:
+    guard = Guard(classifier.classify, Breaker(failures_to_open=5, cooldown_s=1.0))
     batcher: MicroBatcher[Classification] = MicroBatcher(
-        classifier.classify, max_batch_size=8, max_queue_delay_s=0.001, max_waiting=10, max_in_flight=2
+        guard.classify, max_batch_size=8, max_queue_delay_s=0.001, max_waiting=10, max_in_flight=2
     )
-    return Lane(classifier, Scorer(batcher, ClassificationCache(100), deadline_s=0.05))
+    return Lane(classifier, guard, Scorer(batcher, ClassificationCache(100), guard, deadline_s=0.05))
 
 
 def decider(fake: FakeClassifier, configured: Settings | None = None) -> Decider:

@@ -26,6 +26,7 @@ BOUNDED = {
     "result",
     "task",
     "python",
+    "target",
 }
 
 

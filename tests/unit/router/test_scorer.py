@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification
-from router.decide.scorer import ClassificationCache, Scorer
+from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.errors import ClassifierError
 from tests.unit.router.examples import classification
 from tests.unit.router.virtual_time import run
@@ -89,14 +90,15 @@ class FakeClassifier:
 def scorer(
     fake: FakeClassifier, *, deadline_s: float = 1.0, waiting: int = 100, size: int = 8, in_flight: int = 4
 ) -> Scorer:
+    guard = Guard(fake.classify, Breaker(failures_to_open=5, cooldown_s=1.0, now=asyncio.get_running_loop().time))
     batcher: MicroBatcher[Classification] = MicroBatcher(
-        fake.classify,
+        guard.classify,
         max_batch_size=size,
         max_queue_delay_s=0.002,
         max_waiting=waiting,
         max_in_flight=in_flight,
     )
-    return Scorer(batcher, ClassificationCache(100), deadline_s)
+    return Scorer(batcher, ClassificationCache(100), guard, deadline_s)
 
 
 def test_each_text_is_scored_once_and_its_score_kept() -> None:
@@ -180,5 +182,48 @@ def test_a_cancelled_caller_leaves_nothing_to_send() -> None:
         await asyncio.sleep(10)
         assert waiting.cancelled()
         assert fake.calls == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("reason", ["unavailable", "deadline", "not_found", "unhealthy"])
+def test_a_classifier_that_keeps_failing_is_asked_once_a_second_until_it_answers(reason: str) -> None:
+    async def main() -> None:
+        fake = FakeClassifier(takes_s=0.01)
+        scores = scorer(fake)
+
+        async def reason_of(text: str) -> str | None:
+            fake.says.setdefault(text, ClassifierError(reason, "in trouble"))
+            try:
+                await scores.score([text])
+            except ClassifierError as error:
+                return error.reason
+            return None
+
+        for i in range(5):
+            assert await reason_of(f"in trouble {i}") == reason
+        assert [await reason_of(f"refused {i}") for i in range(3)] == [reason] * 3
+        assert len(fake.calls) == 5
+        await asyncio.sleep(1.1)
+        assert [await reason_of(f"once more {i}") for i in range(3)] == [reason] * 3
+        assert len(fake.calls) == 6
+        await asyncio.sleep(1.1)
+        fake.says["it is back"] = classification()
+        assert await reason_of("it is back") is None
+        fake.says["and stays"] = classification()
+        assert await reason_of("and stays") is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("reason", ["queue_full", "invalid_output", "contract"])
+def test_what_is_no_trouble_of_the_classifier_s_leaves_the_breaker_closed(reason: str) -> None:
+    async def main() -> None:
+        fake = FakeClassifier(says={str(i): ClassifierError(reason, "not its fault") for i in range(9)})
+        scores = scorer(fake)
+        for i in range(9):
+            with pytest.raises(ClassifierError):
+                await scores.score([str(i)])
+        assert len(fake.calls) == 9
 
     run(main())
