@@ -161,3 +161,12 @@ class UpstreamProtocol(UpstreamError):
     """The upstream's answer was cut short, too large, or malformed."""
 
     code = "upstream_protocol"
+
+
+def without_values(error: Exception) -> str:
+    """Name an exception and the line that raised it; its message could hold a prompt or a key."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"
+    return f"{type(error).__name__} at {where}"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from router import __version__
 
@@ -90,6 +91,9 @@ class Metrics:
             "upstream_ttft_seconds", "From sending to a stream's first part, or to a whole answer.", _LLM_S, "model"
         )
         self.upstream_in_flight = gauge("upstream_in_flight_requests", "Connections in use.", "model")
+        self.upstream_errors = counter(
+            "upstream_errors", "Answers that a model did not give or did not finish, by error code.", "model", "code"
+        )
         self.tokens = counter("tokens", "Tokens as the upstream counted them.", "model", "kind")
         self.usage_unknown = counter("usage_unknown", "Answers whose tokens the upstream did not tell.", "model")
 
@@ -112,6 +116,7 @@ class Metrics:
         encode, media_type = choose_encoder(accept)
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return encode(self.registry), media_type
+        _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
         return encode(together), media_type
@@ -126,3 +131,10 @@ class Metrics:
         """Return a gauge that adds up over the live workers, or, where all say the same, their maximum."""
         mode: Literal["livesum", "livemax"] = "livesum" if of == "sum" else "livemax"
         return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=mode)
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Drop the gauges of workers that were killed; what they counted stays."""
+    for pid in {int(file.stem.rpartition("_")[2]) for file in directory.glob("gauge_live*_*.db")}:
+        if not Path(f"/proc/{pid}").exists():
+            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # the library leaves it untyped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ logger = logging.getLogger("router")
 
 DRAIN_S = 30
 BACKLOG = 2048
+ENOUGH_DESCRIPTORS = 4096
 _CONFIG_VARIABLE = "LLM_ROUTER_CONFIG"
 
 
@@ -60,6 +62,7 @@ def serve(settings: Settings, config_file: Path) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the exit status."""
     # uvicorn raises a signal anew once it has drained: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _raise_descriptor_limit()
     listener = _bind(settings.server)
     host, port = listener.getsockname()[:2]
     config = uvicorn.Config(
@@ -100,3 +103,12 @@ def _bind(server: ServerSettings) -> socket.socket:
         ) from None
     listener.set_inheritable(True)
     return listener
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us: each request in flight takes two, ours and its upstream's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < ENOUGH_DESCRIPTORS:
+        logger.warning("only %d open files are allowed: raise `ulimit -n`, each request in flight takes two", hard)

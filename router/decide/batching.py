@@ -133,14 +133,17 @@ class MicroBatcher(Generic[R]):
                 call.add_done_callback(partial(self._ended, batch))
 
     def _take(self) -> list[_Row[R]]:
-        """Take the oldest rows that somebody still wants; forget the abandoned ones."""
+        """Take the newest rows that somebody still wants; forget the abandoned ones.
+
+        Newest first, because under overload the oldest are too late already, and serving them makes all too late.
+        """
         batch: list[_Row[R]] = []
         while self._waiting and len(batch) < self._max_batch_size:
-            row = self._waiting.pop(next(iter(self._waiting)))
+            _, row = self._waiting.popitem()
             self._queue_changed(-1)
             if row.wanted():
                 batch.append(row)
-        return batch
+        return batch[::-1]
 
     def _ended(self, batch: list[_Row[R]], call: asyncio.Task[None]) -> None:
         self._calls.discard(call)

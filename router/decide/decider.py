@@ -119,11 +119,20 @@ class Decider:
             raise ConfigurationError([f"{self._settings.source}: {problem}" for problem in problems])
 
     async def canary(self) -> None:
-        """Score one fixed text past cache and batcher with every classifier; ClassifierError when one fails."""
-        for lane in self._lanes.values():
+        """Score one fixed text past cache and batcher with every classifier, and hold the answers against the policies.
+
+        Raises ClassifierError when one has no answer, or one that a policy cannot use.
+        """
+        served: dict[str, Classification] = {}
+        for name, lane in self._lanes.items():
             [result] = await lane.guard.classify(["Is the classifier alive?"])
             if isinstance(result, ClassifierError):
                 raise result
+            served[name] = result
+            lane.scorer.saw(result.version)
+        for policy in self._settings.policies.values():
+            if not isinstance(policy, FixedPolicy):
+                self._check_fit(policy, [served[classifier_of(policy, self._settings)]])
 
     async def close(self) -> None:
         """Stop the batchers; whoever still waits falls back."""
@@ -131,10 +140,12 @@ class Decider:
             await lane.scorer.batcher.close()
 
     def _choose(self, policy: PolicySettings, classifications: Sequence[Classification], prompt: Prompt) -> Choice:
-        # During a promotion one turn may come from the cache of the old version and another from the new one.
+        self._check_fit(policy, classifications)
+        return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
+
+    def _check_fit(self, policy: PolicySettings, classifications: Sequence[Classification]) -> None:
         if not all(self._fits_policy(policy, served) for served in classifications):
             raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
-        return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
 
     def _fits_policy(self, policy: PolicySettings, served: Classification) -> bool:
         key = (policy.name, served.version)

@@ -81,12 +81,13 @@ def _check_parts(parts: list[Any], i: int) -> None:
 def texts_to_classify(messages: Sequence[dict[str, Any]], conversation: str, max_chars: int) -> list[str]:
     """Return the texts to score, oldest first, each at most `max_chars` long; empty when there is no text at all.
 
-    `conversation` is `hardest` (the last user turns, each by itself), `last` (the last user turn) or `joined`
-    (all user turns as one text, its end kept). Without any user text the system or developer text stands in.
+    `conversation` is `hardest` (the last user turns, each by itself), `last` (the last user turn) or `joined` (all
+    user turns as one text, the newest first, because a classifier reads the beginning of what is too long).
+    Without any user text the system or developer text stands in.
     """
     turns = list(_texts(messages, ("user",))) or list(_texts(messages, ("system", "developer")))
     if conversation == "joined":
-        return ["\n\n".join(turns)[-max_chars:]] if turns else []
+        return ["\n\n".join(reversed(turns))[:max_chars]] if turns else []
     wanted = HARDEST_OF_TURNS if conversation == "hardest" else 1
     return [turn[:max_chars] for turn in turns[-wanted:]]
 

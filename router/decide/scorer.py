@@ -37,13 +37,17 @@ class ClassificationCache:
             self._by_text.move_to_end(key)
         return found
 
+    def saw(self, version: Version) -> None:
+        """Forget everything when another version is served now."""
+        if version != self._version:
+            self._by_text.clear()
+            self._version = version
+
     def put(self, text: str, classification: Classification) -> None:
         """Remember a classification, forgetting the least recently used one when full."""
         if self._entries == 0:
             return
-        if classification.version != self._version:
-            self._by_text.clear()
-            self._version = classification.version
+        self.saw(classification.version)
         self._by_text[_digest(text)] = classification
         if len(self._by_text) > self._entries:
             self._by_text.popitem(last=False)
@@ -106,8 +110,12 @@ class Scorer:
         self._guard = guard
         self._deadline_s = deadline_s
 
+    def saw(self, version: Version) -> None:
+        """Learn which version is served now, also while every request is answered from the cache."""
+        self._cache.saw(version)
+
     async def score(self, texts: Sequence[str]) -> tuple[list[Classification], int]:
-        """Return one classification per text and how many of them were known.
+        """Return one classification per text, all of one version, and how many of them were known.
 
         Raises ClassifierError with the reason when one of them has none in time.
         """
@@ -117,18 +125,27 @@ class Scorer:
             return [found[text] for text in texts], hits
         self._guard.check()
         missing = [text for text in dict.fromkeys(texts) if text not in found]
-        pending: list[asyncio.Future[Classification]] = []
         try:
             async with asyncio.timeout(self._deadline_s):
-                for text in missing:
-                    pending.append(self.batcher.submit(text))  # noqa: PERF401 - a full queue must not lose the first
-                scored = await asyncio.gather(*pending)
+                found |= await self._classify(missing)
+                newest = found[missing[-1]].version
+                old = [text for text, classification in found.items() if classification.version != newest]
+                if old:  # a version was promoted between two turns; their scores do not compare
+                    found |= await self._classify(old)
+                    hits = 0
         except TimeoutError:
             raise ClassifierError("deadline", f"No score within {self._deadline_s * 1000:g} ms.") from None
+        return [found[text] for text in texts], hits
+
+    async def _classify(self, texts: Sequence[str]) -> dict[str, Classification]:
+        pending: list[asyncio.Future[Classification]] = []
+        try:
+            for text in texts:
+                pending.append(self.batcher.submit(text))  # noqa: PERF401 - a full queue must not lose the first
+            scored = dict(zip(texts, await asyncio.gather(*pending), strict=True))
         finally:
             for future in pending:  # when one has no score, the others need none any more
                 future.cancel()
-        for text, classification in zip(missing, scored, strict=True):
+        for text, classification in scored.items():
             self._cache.put(text, classification)
-            found[text] = classification
-        return [found[text] for text in texts], hits
+        return scored

@@ -79,9 +79,9 @@ class TritonConnection:
         """Send one ModelInferRequest; raises ClassifierError with the reason."""
         return await self._rpc(self._stub.ModelInfer, request, self._deadline_s)
 
-    async def model_config(self, model: str) -> Any:  # noqa: ANN401
-        """Return the served model's ModelConfig; raises ClassifierError with the reason."""
-        request = pb.ModelConfigRequest(name=model)
+    async def model_config(self, model: str, version: str = "") -> Any:  # noqa: ANN401
+        """Return the served model's ModelConfig, of any version or of one; raises ClassifierError with the reason."""
+        request = pb.ModelConfigRequest(name=model, version=version)
         response = await self._rpc(self._stub.ModelConfig, request, max(self._deadline_s, 1.0))
         return response.config
 
@@ -113,9 +113,9 @@ class TritonClassifier:
         self._model = model
         self._labels: dict[Version, Labels] = {}
 
-    async def labels(self) -> Labels:
+    async def labels(self, version: str = "") -> Labels:
         """Read the labels from the served model's configuration; ClassifierError when it has none."""
-        config = await self._connection.model_config(self._model)
+        config = await self._connection.model_config(self._model, version)
         return _labels_of(config.parameters["spec"].string_value, self._model)
 
     async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
@@ -124,7 +124,7 @@ class TritonClassifier:
         version = Version(response.model_version)
         labels = self._labels.get(version)
         if labels is None:  # the first answer, or a version that was promoted just now
-            labels = self._labels[version] = await self.labels()
+            labels = self._labels[version] = await self.labels(version)
         return [_classification(labels, version, *row) for row in _rows(response, len(texts), _OUTPUTS)]
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from router.breaker import State
 from router.decide.batching import BatchReport
 from router.decide.decider import Decision
 from router.decide.policy import candidates
+from router.errors import RouterError, UpstreamError
 from router.http.exchange import Exchange
 from router.metrics import Metrics
 from router.settings import Settings
 from router.upstream.sse import Usage
 from router.upstream.usage import baseline_dollars, dollars
 
+logger = logging.getLogger("router.upstream")
+
 _NONE = "none"
+# An upstream bills for what it has begun to answer, whether or not the answer reached its end.
+_BILLED = ("ok", "upstream_error", "client_cancelled")
 
 
 class Accountant:
@@ -27,6 +33,7 @@ class Accountant:
         self._baselines = {
             name: [settings.models[model] for model in candidates(policy)] for name, policy in settings.policies.items()
         }
+        self._warned = -1.0
         price = settings.triton.price_per_hour
         if price is not None:
             metrics.classifier_price.labels(settings.triton.model).set(price)
@@ -80,6 +87,15 @@ class Accountant:
         if exchange.decision is not None:
             self._metrics.upstream_in_flight.labels(exchange.decision.model).inc()
 
+    def failed(self, exchange: Exchange, error: RouterError) -> None:
+        """Count an upstream's failure by what it was, and say so in the log, at most once a second."""
+        if exchange.decision is None or not isinstance(error, UpstreamError):
+            return
+        self._metrics.upstream_errors.labels(exchange.decision.model, error.code).inc()
+        if monotonic() - self._warned >= 1.0:
+            self._warned = monotonic()
+            logger.warning("request %s: %s", exchange.request_id.decode(), error)
+
     def end(self, exchange: Exchange) -> None:
         """Count a request out, with its outcome and what it cost."""
         metrics, decision = self._metrics, exchange.decision
@@ -96,7 +112,7 @@ class Accountant:
             metrics.ttft.labels(decision.model).observe(exchange.ttft_s, exemplar)
         if exchange.overhead_s is not None:
             metrics.overhead.labels(decision.policy).observe(exchange.overhead_s, exemplar)
-        if exchange.outcome == "ok":
+        if exchange.usage is not None or (exchange.answered and exchange.outcome in _BILLED):
             self._spend(decision, exchange.usage)
 
     def _spend(self, decision: Decision, usage: Usage | None) -> None:

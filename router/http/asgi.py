@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
+
+from router.errors import RouterError, without_values
+
+logger = logging.getLogger("router.http")
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,6 +41,29 @@ async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, byt
     sent = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
+
+
+async def answer_safely(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let a framework answer: with a request id, and with an error of ours instead of a traceback in the log."""
+    id_ = request_id(scope)
+    started = False
+
+    async def with_id(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start":
+            started = True
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", id_)]
+        await send(message)
+
+    try:
+        await app(scope, receive, with_id)
+    except ClientGone:
+        return
+    except Exception as error:
+        logger.error("request %s: %s", id_.decode(), without_values(error))
+        if not started:
+            failed = RouterError("The router failed. The operator's log knows why.")
+            await send_whole(with_id, failed.status, [(b"content-type", b"application/json")], failed.body())
 
 
 @asynccontextmanager

@@ -7,7 +7,6 @@ another server may read otherwise, so it is refused here.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,8 @@ from router.errors import BodyTimeout, BodyTooLarge, InvalidJSON, InvalidRequest
 from router.http.asgi import ClientGone, Receive, Scope
 
 MAX_DEPTH = 64
+MAX_VALUES = 250_000
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -64,7 +63,7 @@ def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity":
         raise UnsupportedMediaType("Send the body uncompressed: content-encoding is not supported.")
-    media_type, _, parameters = headers.get(b"content-type", b"application/json").lower().partition(b";")
+    media_type, _, parameters = headers.get(b"content-type", b"").lower().partition(b";")
     if media_type.strip() != b"application/json":
         raise UnsupportedMediaType("Send the body as 'content-type: application/json'.")
     charset = parameters.replace(b" ", b"").replace(b'"', b"").partition(b"charset=")[2].partition(b";")[0]
@@ -90,6 +89,9 @@ class JSONBody:
 
 def parse_body(body: bytes) -> JSONBody:
     """Parse one strict JSON object; raises InvalidJSON saying what is wrong, never what was sent."""
+    skeleton = _outside_strings(body)
+    if skeleton.count(b",") + skeleton.count(b"[") + skeleton.count(b"{") > MAX_VALUES:
+        raise InvalidJSON(f"The body has more than {MAX_VALUES:,} values.")
     try:
         fields = msgspec.json.decode(body)
         if not isinstance(fields, dict):
@@ -101,9 +103,16 @@ def parse_body(body: bytes) -> JSONBody:
         raise InvalidJSON("The body is not valid UTF-8.") from None
     except RecursionError:
         raise _too_deep() from None
-    if _count_keys(fields) != _STRING.sub(b"", body).count(b":"):
+    if _count_keys(fields) != skeleton.count(b":"):
         raise InvalidJSON("The body has the same key twice in one object.")
     return JSONBody(fields, raw)
+
+
+def _outside_strings(body: bytes) -> bytes:
+    """Return a JSON text without its strings' contents: once no quote is escaped, every second part is outside."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(body.split(b'"')[::2])
 
 
 def _where(error: msgspec.DecodeError) -> str:

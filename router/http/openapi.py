@@ -75,12 +75,14 @@ _HEADERS = {
     "x-router-score": "The score that decided, `none` when there was none.",
     "x-router-classifier-version": "The version of the classifier that scored.",
     "x-router-overhead-ms": "Milliseconds to the headers that were not the upstream's.",
+    "x-upstream-request-id": "The upstream's own id.",
     "x-chosen-classifier": "NVIDIA's name for the label that was chosen.",
 }
 
 _ERRORS = {
     "400": "Invalid JSON, a missing or wrong field, or places that contradict each other.",
     "404": "No such policy or model; the message names those that there are.",
+    "405": "The endpoint takes POST only.",
     "408": "The body came too slowly.",
     "413": "The body is over the limit.",
     "415": "Not JSON, or compressed.",

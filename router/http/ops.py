@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 from typing import Any
 
@@ -23,16 +24,18 @@ class Canary:
         self._decider = decider
         self._asked = -_CANARY_FRESH_S
         self._failure: str | None = None
+        self._asking = asyncio.Lock()
 
     async def failure(self) -> str | None:
         """Return None when every classifier has just scored a prompt, else the reason why one did not."""
-        if monotonic() - self._asked >= _CANARY_FRESH_S:
-            self._asked = monotonic()
-            try:
-                await self._decider.canary()
-                self._failure = None
-            except ClassifierError as error:
-                self._failure = error.reason
+        async with self._asking:  # whoever comes meanwhile waits for the same answer
+            if monotonic() - self._asked >= _CANARY_FRESH_S:
+                try:
+                    await self._decider.canary()
+                    self._failure = None
+                except ClassifierError as error:
+                    self._failure = error.reason
+                self._asked = monotonic()
         return self._failure
 
 

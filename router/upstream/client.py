@@ -26,11 +26,20 @@ FORWARDED_REQUEST_HEADERS = frozenset(
 # What of a model's answer stays behind: what belongs to its connection, to its domain, or is ours to say.
 _WITHHELD_RESPONSE_HEADERS = frozenset(
     [
+        "access-control-allow-credentials",
+        "access-control-allow-headers",
+        "access-control-allow-methods",
+        "access-control-allow-origin",
+        "access-control-expose-headers",
+        "access-control-max-age",
         "alt-svc",
         "connection",
         "content-length",
         "date",
         "keep-alive",
+        "location",
+        "openai-organization",
+        "openai-project",
         "proxy-authenticate",
         "proxy-connection",
         "server",
@@ -40,6 +49,7 @@ _WITHHELD_RESPONSE_HEADERS = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "www-authenticate",
         "x-chosen-classifier",
     ]
 )
@@ -56,6 +66,7 @@ class UpstreamResponse:
     is_event_stream: bool
     model: ModelSettings
     _response: aiohttp.ClientResponse
+    _first_byte_by: float  # by the event loop's clock
 
     async def body(self) -> bytes:
         """Return the whole body. UpstreamProtocol when it is over `MAX_BODY_BYTES` or ends too early."""
@@ -68,14 +79,27 @@ class UpstreamResponse:
         return b"".join(parts)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, in whatever pieces the network delivers."""
+        """Yield the body as it arrives, in whatever pieces the network delivers.
+
+        Raises UpstreamTTFTTimeout, UpstreamTimeout when it falls silent later, or UpstreamProtocol.
+        """
+        limits, name = self.model.timeouts, self.model.name
+        loop = asyncio.get_running_loop()
+        begun = False
         try:
-            while part := await self._response.content.readany():
+            while True:
+                async with asyncio.timeout_at(loop.time() + limits.idle_s if begun else self._first_byte_by):
+                    part = await self._response.content.readany()
+                if not part:
+                    return
+                begun = True
                 yield part
         except TimeoutError:
-            raise UpstreamTimeout(f"Model '{self.model.name}' was silent for longer than its timeouts allow.") from None
+            if not begun:
+                raise UpstreamTTFTTimeout(f"Model '{name}' gave no first byte in time.") from None
+            raise UpstreamTimeout(f"Model '{name}' was silent for longer than {limits.idle_s:g} s.") from None
         except (aiohttp.ClientError, ConnectionError):
-            raise UpstreamProtocol(f"Model '{self.model.name}' broke off within its answer.") from None
+            raise UpstreamProtocol(f"Model '{name}' broke off within its answer.") from None
 
 
 class UpstreamClient:
@@ -106,25 +130,31 @@ class UpstreamClient:
         Leaving the context early closes the connection, so that the model stops working for a client that has gone.
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
-        response = await self._send(model, path, body, headers)
+        first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
+        response = await self._send(model, path, body, headers, first_byte_by)
         try:
+            if 300 <= response.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
+                raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
             yield UpstreamResponse(
                 status=response.status,
                 headers=_safe_headers(response),
                 is_event_stream=response.content_type == "text/event-stream",
                 model=model,
                 _response=response,
+                _first_byte_by=first_byte_by,
             )
         finally:
             response.close()  # a whole answer has given its connection back already
 
-    async def _send(self, model: ModelSettings, path: str, body: bytes, headers: Headers) -> aiohttp.ClientResponse:
+    async def _send(
+        self, model: ModelSettings, path: str, body: bytes, headers: Headers, first_byte_by: float
+    ) -> aiohttp.ClientResponse:
         if self._session is None:
             raise UpstreamError("The upstream client is not open.")
         limits = model.timeouts
-        timeout = aiohttp.ClientTimeout(total=limits.total_s, sock_connect=limits.connect_s, sock_read=limits.idle_s)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s)
         try:
-            async with asyncio.timeout(limits.first_byte_s):
+            async with asyncio.timeout_at(first_byte_by):
                 return await self._session.post(
                     model.api_base + path,
                     data=body,
@@ -155,11 +185,12 @@ def _request_headers(model: ModelSettings, headers: Headers) -> dict[str, str]:
 
 def _safe_headers(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
     """Return the answer's headers for the client; the model's own x-request-id becomes x-upstream-request-id."""
+    own = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
     safe = []
     for name, value in response.raw_headers:
         lower = name.lower()
         text = lower.decode("latin-1")
-        if text in _WITHHELD_RESPONSE_HEADERS or text.startswith("x-router-"):
+        if text in _WITHHELD_RESPONSE_HEADERS or text in own or text.startswith("x-router-"):
             continue
         safe.append((b"x-upstream-request-id" if lower == b"x-request-id" else lower, value))
     return safe

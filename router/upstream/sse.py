@@ -79,22 +79,26 @@ class _ChunkJSON(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What matters of one event: its usage, whether it is nothing but usage, or an error."""
+    """What matters of one event: its usage, whether it is nothing but usage, an error, or the end."""
 
     usage: Usage | None = None
     usage_only: bool = False
     is_error: bool = False
+    is_done: bool = False
 
 
 _NOTHING = Chunk()
+_DONE = Chunk(is_done=True)
 _decode_chunk = msgspec.json.Decoder(_ChunkJSON).decode
 
 
 def read_chunk(event: bytes) -> Chunk:
     """Read one whole event of a chat completion stream. Raises UpstreamProtocol when its data is not JSON."""
     data = _data_of(event)
-    if not data or data == b"[DONE]":
+    if not data:
         return _NOTHING
+    if data == b"[DONE]":
+        return _DONE
     try:
         chunk = _decode_chunk(data)
     except msgspec.ValidationError:  # JSON of another shape than ours: the client's to understand

@@ -126,7 +126,9 @@ def test_openapi_describes_the_chat_paths(router: RouterProcess) -> None:
     assert {"title", "version"} <= set(schema["info"])
     for path in ("/v1/chat/completions", "/completions"):
         operation = schema["paths"][path]["post"]
-        assert sorted(operation["responses"]["200"]["headers"]) == sorted(EXPLANATORY_HEADERS)
+        assert sorted(operation["responses"]["200"]["headers"]) == sorted(
+            [*EXPLANATORY_HEADERS, "x-upstream-request-id"]
+        )
         assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
         assert {"400", "404", "408", "413", "415", "502", "503", "504"} <= set(operation["responses"])
         assert operation["requestBody"]["required"]

@@ -90,11 +90,13 @@ def test_the_upstreams_own_error_keeps_its_bytes(stack: Stack) -> None:
     assert (answer.header("retry-after-ms"), answer.header("x-should-retry")) == ("12", "false")
 
 
-def test_a_redirect_is_passed_on_and_not_followed(stack: Stack) -> None:
+def test_a_redirect_is_neither_followed_nor_passed_on(stack: Stack) -> None:
     elsewhere = f"location: {stack.cheap.base_url}/chat/completions\r\n".encode()
     stack.canned.say(whole(b"", b"HTTP/1.1 307 Temporary Redirect\r\n" + elsewhere))
     before = stack.cheap.stats()["requests"]
-    assert stack.router.post(chat_body(PROMPT, model="canned")).status == 307
+    answer = stack.router.post(chat_body(PROMPT, model="canned"))
+    assert (answer.status, answer.error()["code"]) == (502, "upstream_protocol")
+    assert answer.header("location") is None
     assert stack.cheap.stats()["requests"] == before
 
 
@@ -269,7 +271,8 @@ def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
         body = json.dumps(chat_body(f"{i} {PROMPT}", model="default@1", stream=i % 2 == 0)).encode()
         connection = socket.create_connection(("127.0.0.1", stack.router.port), timeout=5)
         connection.sendall(
-            b"POST /completions HTTP/1.1\r\nhost: router\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            b"POST /completions HTTP/1.1\r\nhost: router\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
         connections.append(connection)
     stack.cheap.wait_for(lambda stats: stats["in_flight"] == 50)
@@ -280,3 +283,44 @@ def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
     stack.router.settles()
     assert stack.router.outcomes("client_cancelled") == before + 50
     wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle, deadline_s=1)
+
+
+def test_headers_of_another_account_or_origin_stay_behind(stack: Stack) -> None:
+    head = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: x-hop\r\nx-hop: 1\r\n"
+        b"openai-organization: org\r\naccess-control-allow-origin: *\r\nx-kept: 1\r\n"
+    )
+    stack.canned.say(whole(b"{}", head))
+    names = {name for name, _ in stack.router.post(chat_body(PROMPT, model="canned")).headers}
+    assert "x-kept" in names
+    assert not names & {"x-hop", "openai-organization", "access-control-allow-origin"}
+
+
+def test_headers_and_then_silence_is_no_first_byte(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD, then_hang=True)
+    answer = stack.router.post(chat_body(PROMPT, model="impatient-canned", stream=True))
+    assert (answer.status, answer.error()["code"]) == (504, "upstream_ttft_timeout")
+
+
+def test_an_upstream_s_refusal_by_event_stream_keeps_its_status(stack: Stack) -> None:
+    head = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/event-stream\r\nretry-after: 7\r\n"
+    stack.canned.say(whole(b'data: {"error":{}}\n\n', head))
+    answer = stack.router.post(chat_body(PROMPT, model="canned", stream=True))
+    assert (answer.status, answer.header("retry-after")) == (429, "7")
+
+
+def test_a_stream_that_is_done_is_paid_for_also_when_the_client_is_quicker_than_the_upstream(stack: Stack) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5}}\n\ndata: [DONE]\n\n'
+    done, tokens = stack.router.outcomes("ok"), stack.router.metrics().total("llm_router_tokens_total", model="canned")
+    stack.canned.say(SSE_HEAD, CHUNK + usage, then_hang=True)
+    body = json.dumps(chat_body(PROMPT, model="canned", stream=True)).encode()
+    with socket.create_connection(("127.0.0.1", stack.router.port), timeout=5) as connection:
+        connection.sendall(
+            b"POST /completions HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n" % len(body) + body
+        )
+        received = b""
+        while b"[DONE]" not in received:
+            received += connection.recv(65536)
+    wait_until(lambda: stack.router.outcomes("ok") == done + 1, deadline_s=2)
+    assert stack.router.metrics().total("llm_router_tokens_total", model="canned") == tokens + 8

@@ -8,6 +8,7 @@ import pytest
 
 from router.decide.batching import BatchReport
 from router.decide.decider import Decision, manual
+from router.errors import InvalidRequest, UpstreamConnect
 from router.http.accounting import Accountant
 from router.http.exchange import Exchange
 from router.metrics import OUTCOMES, Metrics
@@ -52,6 +53,7 @@ class Books:
             exchange.sent = perf_counter() - 2.0
             exchange.heard_from_upstream()
             exchange.headers()
+            exchange.answered = True
         exchange.usage = usage
         exchange.outcome = outcome
         self.accountant.end(exchange)
@@ -83,12 +85,12 @@ def test_in_flight_is_up_within_and_back_at_nothing_after() -> None:
 
 @pytest.mark.parametrize("decision", [None, ROUTED, manual("dear")], ids=["refused", "routed", "manual"])
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_accepted_is_the_sum_of_the_outcomes_and_only_an_answer_costs(decision: Decision | None, outcome: str) -> None:
+def test_accepted_is_the_sum_of_the_outcomes_and_known_tokens_cost(decision: Decision | None, outcome: str) -> None:
     books = Books()
     books.answer(decision, outcome, Usage(1000, 500))
     assert books.total("requests_total") == 1
     assert books.value("in_flight_requests") == 0
-    assert (books.total("cost_dollars_total") > 0) == (outcome == "ok" and decision is not None)
+    assert (books.total("cost_dollars_total") > 0) == (decision is not None)
 
 
 def test_a_refused_request_has_no_labels_of_its_own() -> None:
@@ -163,3 +165,22 @@ def test_connections_and_the_queue_return_to_nothing() -> None:
     books.accountant.end(exchange)
     assert books.value("upstream_in_flight_requests", model="cheap") == 0
     assert books.value("queue_depth") == 0
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_an_answer_that_had_begun_and_told_no_tokens_is_of_unknown_usage(outcome: str) -> None:
+    books = Books()
+    exchange = Exchange(b"id", perf_counter(), answered=True, outcome=outcome)
+    exchange.decided(ROUTED)
+    books.accountant.end(exchange)
+    assert books.total("usage_unknown_total") == (outcome in ("ok", "upstream_error", "client_cancelled"))
+
+
+def test_an_upstream_s_failure_is_counted_by_what_it_was() -> None:
+    books = Books()
+    exchange = Exchange(b"id", perf_counter())
+    exchange.decided(ROUTED)
+    books.accountant.failed(exchange, UpstreamConnect("refused"))
+    books.accountant.failed(exchange, InvalidRequest("not the upstream's"))
+    assert books.value("upstream_errors_total", model="cheap", code="upstream_connect") == 1
+    assert books.total("upstream_errors_total") == 1

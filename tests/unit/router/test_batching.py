@@ -157,14 +157,14 @@ def test_while_nothing_waits_nothing_runs() -> None:
         run(main())
 
 
-def test_no_more_calls_than_allowed_and_what_waits_leaves_when_one_ends() -> None:
+def test_no_more_calls_than_allowed_and_what_waits_leaves_when_one_ends_newest_first() -> None:
     async def main() -> None:
         send = Recorder()
         batch = batcher(send, size=2, in_flight=2)
         futures = [batch.submit(str(i)) for i in range(7)]
         assert await asyncio.gather(*futures) == [f"{i}!" for i in range(7)]
         assert send.most_running == 2
-        assert send.calls == [(0.0, ["0", "1"]), (0.0, ["2", "3"]), (5.0, ["4", "5"]), (5.0, ["6"])]
+        assert send.calls == [(0.0, ["0", "1"]), (0.0, ["2", "3"]), (5.0, ["5", "6"]), (5.0, ["4"])]
 
     run(main())
 

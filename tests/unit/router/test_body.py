@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -268,7 +269,8 @@ class Client:
 
 
 def read(receive: Receive, headers: dict[str, str] | None = None, *, limit: int = 10, timeout_s: float = 5.0) -> bytes:
-    scope = {"headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()]}
+    sent = {"content-type": "application/json", **(headers or {})}
+    scope = {"headers": [(name.encode(), value.encode()) for name, value in sent.items() if value]}
     return run(read_body(scope, receive, limit, timeout_s))
 
 
@@ -324,10 +326,10 @@ def test_json_in_utf_8_is_accepted(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
+        {"content-type": ""},
         {"content-type": "text/plain"},
         {"content-type": "multipart/form-data; boundary=application/json"},
         {"content-type": "application/jsonp"},
-        {"content-type": ""},
         {"content-type": "application/json; charset=utf-16"},
         {"content-type": "application/json; charset=latin-1"},
         {"content-encoding": "gzip"},
@@ -339,3 +341,16 @@ def test_anything_else_is_an_unsupported_media_type(headers: dict[str, str]) -> 
     with pytest.raises(UnsupportedMediaType):
         read(client, headers)
     assert client.given == 0
+
+
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed() -> None:
+    with pytest.raises(InvalidJSON, match="250,000 values"):
+        parse_body(b'{"a": [' + b"[]," * 130_000 + b"[]]}")
+    text = b"[1, 2, {}]," * 100_000
+    assert parse_body(b'{"a": "' + text + b'"}').fields["a"] == text.decode()
+
+
+@given(st.dictionaries(st.text(), st.recursive(st.text(), lambda inner: st.dictionaries(st.text(), inner))))
+def test_what_stands_in_strings_is_never_taken_for_structure(value: dict[str, object]) -> None:
+    assert parse_body(json.dumps(value).encode()).fields == value
+    assert parse_body(msgspec.json.encode(value)).fields == value

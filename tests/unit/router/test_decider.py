@@ -188,7 +188,7 @@ def test_a_served_version_without_the_needed_head_is_never_routed_on_and_logged_
     assert "secret" not in caplog.text
 
 
-def test_turns_of_an_older_version_without_the_needed_head_are_not_compared_with_a_newer_one_s() -> None:
+def test_after_a_promotion_all_turns_are_of_the_new_version() -> None:
     reasoning = dataclasses.replace(TIERS, score=(("reasoning", 1.0),))
     old = classification(labels=dataclasses.replace(LABELS, dimensions=()), version="1")
     new = classification(dimensions=0.9, version="2")
@@ -199,10 +199,24 @@ def test_turns_of_an_older_version_without_the_needed_head_are_not_compared_with
         before = await routes.decide(reasoning, chat("first"))
         fake.says = {"first": new, "second": new}
         promoted = await routes.decide(reasoning, chat("first", "second"))
-        after = await routes.decide(reasoning, chat("first", "second"))
-        return [decision.fallback_reason for decision in (before, promoted, after)]
+        assert [c.version for c in promoted.classifications] == ["2", "2"]
+        assert fake.calls == [["first"], ["second"], ["first"]]
+        return [before.fallback_reason, promoted.fallback_reason]
 
-    assert run(main()) == ["contract", "contract", None]
+    assert run(main()) == ["contract", None]
+
+
+def test_the_canary_learns_of_a_promotion_while_every_request_is_a_cache_hit() -> None:
+    async def main() -> list[str | None]:
+        fake = FakeClassifier({"hi": classification(version="1")})
+        routes = decider(fake)
+        before = await routes.decide(TIERS, chat("hi"))
+        fake.says = {"hi": classification(version="2"), "Is the classifier alive?": classification(version="2")}
+        await routes.canary()
+        after = await routes.decide(TIERS, chat("hi"))
+        return [before.classifier_version, after.classifier_version]
+
+    assert run(main()) == ["1", "2"]
 
 
 def test_a_policy_that_the_served_model_cannot_satisfy_stops_the_start() -> None:

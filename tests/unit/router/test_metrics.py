@@ -27,6 +27,7 @@ BOUNDED = {
     "task",
     "python",
     "target",
+    "code",
 }
 
 
@@ -104,4 +105,6 @@ def test_several_workers_are_summed_and_counts_outlive_their_worker(tmp_path: Pa
     assert (requests.value, requests.labels["model"]) == (7, "cheap")
     counts = [s.value for s in families["llm_router_overhead_seconds"].samples if s.name.endswith("_count")]
     assert counts == [2]
+    [in_flight] = families["llm_router_in_flight_requests"].samples
+    assert in_flight.value == 2, "what a dead worker had in flight is gone with it"
     assert all("pid" not in s.labels for family in families.values() for s in family.samples)

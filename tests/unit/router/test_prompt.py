@@ -58,13 +58,13 @@ def test_a_conversation_is_read_as_its_policy_wants() -> None:
     turns = [user(str(i)) for i in range(9)]
     assert texts_to_classify(turns, "hardest", 100) == ["3", "4", "5", "6", "7", "8"]
     assert texts_to_classify(turns, "last", 100) == ["8"]
-    assert texts_to_classify(turns, "joined", 100) == ["\n\n".join("012345678")]
+    assert texts_to_classify(turns, "joined", 100) == ["\n\n".join("876543210")]
 
 
-def test_a_long_turn_keeps_its_beginning_and_a_joined_conversation_its_end() -> None:
+def test_a_long_turn_keeps_its_beginning_and_a_joined_conversation_its_newest_turn() -> None:
     turns = [user("abcdef"), user("ghijkl")]
     assert texts_to_classify(turns, "hardest", 3) == ["abc", "ghi"]
-    assert texts_to_classify(turns, "joined", 3) == ["jkl"]
+    assert texts_to_classify(turns, "joined", 8) == ["ghijkl\n\n"]
 
 
 parts = st.lists(st.builds(text, st.text(max_size=5)) | st.just(IMAGE), max_size=3)

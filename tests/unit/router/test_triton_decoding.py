@@ -67,7 +67,7 @@ class FakeConnection:
             response.raw_output_contents.append(raw)
         return response
 
-    async def model_config(self, model: str) -> Any:
+    async def model_config(self, model: str, version: str = "") -> Any:
         self.config_requests += 1
         parameters = {"spec": mc.ModelParameter(string_value=self.spec)} if self.spec else {}
         return mc.ModelConfig(name=model, parameters=parameters)

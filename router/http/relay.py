@@ -1,0 +1,88 @@
+"""Passes an upstream's answer on: a whole one as it is, a stream by whole events, one write for each part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from router.errors import UpstreamError
+from router.http.asgi import Send, send_whole
+from router.http.exchange import Exchange
+from router.upstream.client import UpstreamResponse
+from router.upstream.sse import EventSplitter, read_chunk, read_usage
+
+
+async def relay(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
+    """Pass the answer on and note its outcome and usage.
+
+    Raises UpstreamError as long as the client can still be told by a status, and while a stream is open.
+    """
+    if response.is_event_stream and response.status < 400:
+        await _relay_stream(exchange, response, send)
+    else:
+        await _relay_whole(exchange, response, send)
+    exchange.outcome = "upstream_error" if exchange.broken else _outcome_of(response.status)
+
+
+async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
+    """Pass on an answer that comes in one piece, byte for byte."""
+    body = await response.body()
+    exchange.heard_from_upstream()
+    exchange.usage = read_usage(body)
+    headers = [*response.headers, *exchange.headers()]
+    exchange.answered = True
+    await send_whole(send, response.status, headers, body)
+
+
+async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
+    """Pass on an event stream, whole events only, one write per part; an event that only we asked for stays behind.
+
+    Headers leave with the first event, so that a stream which begins with an error can still become an error.
+    """
+    splitter = EventSplitter()
+    async for part in response.parts():
+        if not exchange.answered:
+            exchange.heard_from_upstream()
+        await _pass_on(exchange, response, splitter.feed(part), send)
+    await _pass_on(exchange, response, splitter.end(), send)
+    if not exchange.answered:
+        await _start_stream(exchange, response, send)
+    exchange.stream_open = False
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _pass_on(exchange: Exchange, response: UpstreamResponse, events: Iterable[bytes], send: Send) -> None:
+    passed: list[bytes] = []
+    try:
+        for event in events:
+            if _passes(exchange, event, begun=exchange.answered or bool(passed)):
+                passed.append(event)
+    finally:  # however the network cut the stream, what was whole before a fault reaches the client
+        if passed:
+            if not exchange.answered:
+                await _start_stream(exchange, response, send)
+            await send({"type": "http.response.body", "body": b"".join(passed), "more_body": True})
+
+
+async def _start_stream(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
+    headers = [*response.headers, *exchange.headers()]
+    exchange.answered = exchange.stream_open = True
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+
+
+def _passes(exchange: Exchange, event: bytes, *, begun: bool) -> bool:
+    chunk = read_chunk(event)
+    if chunk.is_error:
+        if not begun:
+            raise UpstreamError("The upstream's stream began with an error.")
+        exchange.broken = True  # the upstream tells the client so itself
+    exchange.done |= chunk.is_done
+    if chunk.usage is not None:
+        exchange.usage = chunk.usage
+        return not (chunk.usage_only and exchange.withhold_usage)
+    return True
+
+
+def _outcome_of(status: int) -> str:
+    if status < 400:
+        return "ok"
+    return "upstream_4xx" if status < 500 else "upstream_5xx"
