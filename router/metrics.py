@@ -114,9 +114,10 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their media type: OpenMetrics, which has exemplars, for whom `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if shared is None:
             return encode(self.registry), media_type
-        _forget_dead_workers(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        _forget_dead_workers(Path(shared))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
         return encode(together), media_type
