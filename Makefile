@@ -9,7 +9,8 @@ BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve metrics metrics-check test lint format train-env test-train bench-classifier lock clean
+.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test lint format train-env test-train \
+	bench-classifier lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -22,6 +23,12 @@ serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C
 
 metrics: .venv/.demo ## Prometheus on what `make serve` runs, with our rules and alerts
 	@$(BIN)/python -m monitoring.local
+
+loadtest: .venv/.loadtest ## Locust's web UI against the router (make loadtest USERS=200 HOST=...)
+	@$(BIN)/python -m loadtest.run --web
+
+loadtest-headless: .venv/.loadtest ## the load test without a browser; writes .run/loadtest/report.html
+	@$(BIN)/python -m loadtest.run
 
 metrics-check: .venv/.test ## ask a real Prometheus every query of every dashboard, on a live stack
 	@$(BIN)/python -m monitoring.check
@@ -62,6 +69,11 @@ clean: ## remove environments, caches and what the stack left behind
 	@echo "Installing pinned dependencies into .venv (once; about half a minute with a warm package cache) ..."
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/demo.txt
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes --no-deps -r requirements/triton-server.txt
+	@touch $@
+
+.venv/.loadtest: requirements/loadtest.txt .venv/.demo
+	@echo "Installing Locust into .venv ..."
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/loadtest.txt
 	@touch $@
 
 .venv/.test: requirements/test.txt .venv/.demo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,13 +17,15 @@ from loadtest.processes import Child
 from loadtest.stack import Ports, Stack, running_stack
 from tests.docs.snippets import REPOSITORY, Snippet, blocks, commands, pages
 
+_PLACEHOLDER = re.compile(r"[A-Z_]{8,}").fullmatch
 SERVE_URL = "http://127.0.0.1:8084"
-MAKE, CURL, PYTHON, ROUTER, CLASSIFIER = (
+MAKE, CURL, PYTHON, ROUTER, CLASSIFIER, LOADTEST = (
     commands("make "),
     commands("curl "),
     list(blocks("python")),
     commands("-m router"),
     commands("-m classifier"),
+    [*commands("-m loadtest.run"), *commands("-m locust")],
 )
 
 
@@ -41,7 +44,7 @@ def user_directory(tmp_path: Path) -> Path:
 
 
 def test_every_shell_command_is_of_a_kind_that_is_tested_here() -> None:
-    tested = {command.text for command in (*MAKE, *CURL, *ROUTER, *CLASSIFIER)}
+    tested = {command.text for command in (*MAKE, *CURL, *ROUTER, *CLASSIFIER, *LOADTEST)}
     assert [str(command) for command in commands("") if command.text not in tested] == []
 
 
@@ -101,6 +104,19 @@ def test_classifier_commands_and_their_options_exist(command: Snippet) -> None:
     )
     assert help_text.returncode == 0, help_text.stderr
     assert [word for word in rest if word.startswith("--") and word not in help_text.stdout] == []
+
+
+@pytest.mark.parametrize("command", LOADTEST, ids=str)
+def test_load_test_commands_and_their_options_exist(command: Snippet) -> None:
+    module, *rest = command.text.partition("-m ")[2].split()
+    help_text = subprocess.run([sys.executable, "-m", module, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert help_text.returncode == 0, help_text.stderr
+    assert [word for word in rest if word.startswith("--") and word not in help_text.stdout] == []
+
+
+def test_no_page_holds_a_placeholder() -> None:
+    found = [(page.name, line) for page in pages() for line in page.read_text().splitlines() if _PLACEHOLDER(line)]
+    assert found == []
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(REPOSITORY)))
