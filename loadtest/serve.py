@@ -60,6 +60,7 @@ def _welcome(stack: Stack, run_dir: str) -> str:
     rows = [
         ("router", f"{stack.router_url}/v1", f"docs at {stack.router_url}/docs"),
         ("router metrics", f"{stack.router_url}/metrics", ""),
+        ("dashboard", f"{stack.admin_url}/dashboard", "open this in a browser"),
         ("Triton", stack.triton.http_url, f"gRPC {stack.triton.grpc_url}, real, on this CPU"),
         ("Triton metrics", stack.triton.metrics_url, ""),
         (CHEAP, stack.cheap.base_url, "simulated"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from loadtest.local_triton import LocalTriton, LocalTritonError
 from loadtest.processes import (
@@ -57,6 +58,7 @@ class Ports:
     triton_metrics_port: int = 8002
     cheap_port: int = 9101
     expensive_port: int = 9102
+    admin_port: int = 8085
 
     @classmethod
     def any_free(cls) -> Self:
@@ -96,6 +98,7 @@ class Stack:
     expensive: SimulatedLLM
     router: Child
     router_url: str
+    admin_url: str
 
     def failure(self) -> str | None:
         """Return what died first and its last log lines, or None while all parts live."""
@@ -126,12 +129,12 @@ def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterato
         for llm in (cheap, expensive):
             llm.wait_ready()
         on_progress("router: starting, waiting until it has scored a first prompt")
-        router_port = ports.router_port or free_port()
-        router = _start_router(run_dir, router_port, triton, cheap, expensive)
+        router_port, admin_port = ports.router_port or free_port(), ports.admin_port or free_port()
+        router = _start_router(run_dir, router_port, admin_port, triton, cheap, expensive)
         running.callback(router.stop)
         router_url = f"http://127.0.0.1:{router_port}"
         router.wait_until(lambda: _is_ready(router_url), deadline_s=_ROUTER_DEADLINE_S)
-        yield Stack(triton, cheap, expensive, router, router_url)
+        yield Stack(triton, cheap, expensive, router, router_url, f"http://127.0.0.1:{admin_port}")
     finally:
         with uninterrupted():
             running.close()
@@ -152,8 +155,11 @@ def _start_triton(run_dir: Path, ports: Ports, on_progress: Progress) -> LocalTr
     )
 
 
-def _start_router(run_dir: Path, port: int, triton: LocalTriton, cheap: SimulatedLLM, expensive: SimulatedLLM) -> Child:
+def _start_router(
+    run_dir: Path, port: int, admin_port: int, triton: LocalTriton, cheap: SimulatedLLM, expensive: SimulatedLLM
+) -> Child:
     """Start it on our configuration alone: the user's own LLM_ROUTER_* variables would win over it."""
+    overrides = ("LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_ADMIN_PORT", "LLM_ROUTER_TRITON_URL")
     return Child.start(
         "router",
         [sys.executable, "-m", "router", "serve", "--config", str(CONFIG)],
@@ -161,10 +167,12 @@ def _start_router(run_dir: Path, port: int, triton: LocalTriton, cheap: Simulate
         cwd=REPOSITORY,
         env={
             "ROUTER_PORT": str(port),
+            "ADMIN_PORT": str(admin_port),
             "TRITON_GRPC_PORT": triton.grpc_url.rpartition(":")[2],
+            "TRITON_METRICS_PORT": str(urlsplit(triton.metrics_url).port),
             "CHEAP_PORT": str(cheap.port),
             "EXPENSIVE_PORT": str(expensive.port),
-            **dict.fromkeys(("LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_TRITON_URL"), ""),
+            **dict.fromkeys(overrides, ""),
         },
     )
 

@@ -28,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_config_option(serve)
     serve.add_argument("--host", help="listen here instead of server.host")
     serve.add_argument("--port", type=int, help="listen here instead of server.port")
+    serve.add_argument("--admin-port", type=int, help="show the dashboard here instead of at admin.port")
     serve.add_argument("--workers", type=int, help="processes instead of server.workers")
     serve.set_defaults(run=run_serve)
 
@@ -89,7 +90,12 @@ def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings
     server = dataclasses.replace(settings.server, **{name: value for name, value in given.items() if value is not None})
     if server.workers < 1 or not 0 <= server.port <= 65535:
         raise ConfigurationError([f"--workers {server.workers}, --port {server.port}: at least 1, and 0 to 65535."])
-    return dataclasses.replace(settings, server=server)
+    admin = settings.admin
+    if arguments.admin_port is not None:
+        admin = dataclasses.replace(admin, port=arguments.admin_port)
+    if not 0 <= admin.port <= 65535 or (admin.enabled and server.port == admin.port != 0):
+        raise ConfigurationError([f"--port {server.port}, --admin-port {admin.port}: two different ports up to 65535."])
+    return dataclasses.replace(settings, server=server, admin=admin)
 
 
 @contextmanager

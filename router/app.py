@@ -21,9 +21,11 @@ from router.errors import RouterError, error_body
 from router.http.accounting import Accountant
 from router.http.asgi import ASGIApp, Receive, Scope, Send, answer_safely
 from router.http.chat import ChatEndpoint
+from router.http.dashboard import dashboard_api
+from router.http.live import RecentExchanges, live_api
 from router.http.models import models_api
 from router.http.openapi import describe
-from router.http.ops import ops_api
+from router.http.ops import Canary, ops_api
 from router.http.route import route_api
 from router.metrics import Metrics
 from router.settings import FixedPolicy, LabelPolicy, Settings
@@ -36,7 +38,8 @@ CHAT_PATHS = ("/v1/chat/completions", "/completions")
 def create_app(settings: Settings) -> ASGIApp:
     """Return the router for these settings; its connections open and close with ASGI's lifespan."""
     metrics = Metrics()
-    accountant = Accountant(settings, metrics)
+    recent = RecentExchanges()
+    accountant = Accountant(settings, metrics, recent.add)
     triton = triton_connection(settings)
     upstream = UpstreamClient()
     tracing = Tracing.to(settings.tracing.otlp_endpoint)
@@ -55,12 +58,21 @@ def create_app(settings: Settings) -> ASGIApp:
         description="Every prompt is scored; the cheapest model that suffices answers.",
         lifespan=lifespan,
     )
-    api.include_router(models_api(settings))
-    api.include_router(route_api(settings, decider))
-    api.include_router(ops_api(settings, decider, metrics))
-    _answer_errors_in_openai_shape(api)
+    canary = Canary(decider, settings.triton.on_failure)
+    route, ops = route_api(settings, decider), ops_api(settings, canary, metrics)
+    for part in (models_api(settings), route, ops):
+        api.include_router(part)
+    _answer_errors_in_openai_shape(api, "/docs")
     describe(api)
-    return _in_front_of(api, ChatEndpoint(settings, decider, upstream, accountant, tracing))
+    public = _in_front_of(api, ChatEndpoint(settings, decider, upstream, accountant, tracing))
+    if not settings.admin.enabled:
+        return public
+
+    admin = FastAPI(openapi_url=None)
+    for part in (dashboard_api(), live_api(settings, canary, metrics, recent), route, ops):
+        admin.include_router(part)
+    _answer_errors_in_openai_shape(admin, "/dashboard")
+    return _by_listener(settings.admin.port, admin, public)
 
 
 def triton_connection(settings: Settings) -> TritonConnection:
@@ -112,7 +124,20 @@ def _in_front_of(api: FastAPI, chat: ChatEndpoint) -> ASGIApp:
     return front
 
 
-def _answer_errors_in_openai_shape(api: FastAPI) -> None:
+def _by_listener(admin_port: int, admin: ASGIApp, public: ASGIApp) -> ASGIApp:
+    """Let each listener answer for itself: the local port of a connection says which one took it."""
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        local = scope.get("server")  # absent for the lifespan
+        if scope["type"] == "http" and local and local[1] == admin_port:
+            await answer_safely(admin, scope, receive, send)
+        else:
+            await public(scope, receive, send)
+
+    return front
+
+
+def _answer_errors_in_openai_shape(api: FastAPI, help_page: str) -> None:
     async def ours(request: Request, error: Any) -> Response:  # noqa: ANN401 - Starlette's handler type is wider
         retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
         return Response(error.body(), error.status, retry, "application/json")
@@ -123,7 +148,7 @@ def _answer_errors_in_openai_shape(api: FastAPI) -> None:
         known = {404: ("not_found", "There is nothing here"), 405: ("method_not_allowed", "Wrong method")}
         code, message = known.get(error.status_code, ("http_error", str(error.detail)))
         body = error_body(
-            f"{message}: {request.method} {request.url.path[:80]}. See /docs.",
+            f"{message}: {request.method} {request.url.path[:80]}. See {help_page}.",
             error.status_code,
             "invalid_request_error",
             code,

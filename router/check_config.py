@@ -60,12 +60,13 @@ def print_report(report: Report, out: TextIO | None = None, err: TextIO | None =
 
 def summary(settings: Settings) -> list[str]:
     """Say in lines of text what the settings mean."""
-    server, triton = settings.server, settings.triton
+    server, admin, triton = settings.server, settings.admin, settings.triton
     wait = f"{triton.max_queue_delay_ms:g} ms window, {triton.deadline_ms:g} ms deadline"
     lines = [
         f"{settings.source}: ok",
         "",
         f"server   {server.host}:{server.port}, {_counted(server.workers, 'worker')}",
+        f"admin    {admin.host}:{admin.port}, dashboard and metrics" if admin.enabled else "admin    off",
         f"triton   {triton.url} (gRPC), model {triton.model}, batches of {triton.max_batch_size}, {wait}",
         f"         without a score: {_ON_FAILURE[triton.on_failure]}",
         "",

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.samples import Sample
 
 from router import __version__
 
@@ -106,6 +108,8 @@ class Metrics:
             "build_info", "1, with the versions of this router and its Python.", "version", "python", of="max"
         )
         self.build.labels(__version__, platform.python_version()).set(1)
+        self.started = gauge("start_time_seconds", "When the router started, in Unix time.", of="min")
+        self.started.set_to_current_time()
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format, summed over the workers when there are several."""
@@ -114,13 +118,21 @@ class Metrics:
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """Return all metrics and their media type: OpenMetrics, which has exemplars, for whom `accept` asks for it."""
         encode, media_type = choose_encoder(accept)
+        return encode(self._of_all_workers()), media_type
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the same, sample by sample."""
+        for family in self._of_all_workers().collect():
+            yield from family.samples
+
+    def _of_all_workers(self) -> CollectorRegistry:
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if shared is None:
-            return encode(self.registry), media_type
+            return self.registry
         _forget_dead_workers(Path(shared))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
-        return encode(together), media_type
+        return together
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(f"llm_router_{name}", help_, labels, registry=self.registry)
@@ -128,10 +140,10 @@ class Metrics:
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
-    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max"] = "sum") -> Gauge:
-        """Return a gauge that adds up over the live workers, or, where all say the same, their maximum."""
-        mode: Literal["livesum", "livemax"] = "livesum" if of == "sum" else "livemax"
-        return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=mode)
+    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min"] = "sum") -> Gauge:
+        """Return a gauge that adds up over the live workers, or is their maximum, or the least there ever was."""
+        modes: dict[str, Literal["livesum", "livemax", "min"]] = {"sum": "livesum", "max": "livemax", "min": "min"}
+        return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
 
 
 def _forget_dead_workers(directory: Path) -> None:

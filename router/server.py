@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -19,7 +20,7 @@ from router.errors import ClassifierError, ConfigurationError
 from router.http.accounting import Accountant
 from router.http.asgi import ASGIApp
 from router.metrics import Metrics
-from router.settings import ServerSettings, Settings, load_settings
+from router.settings import Settings, load_settings
 from router.tracing import Tracing
 
 logger = logging.getLogger("router")
@@ -63,8 +64,7 @@ def serve(settings: Settings, config_file: Path) -> int:
     # uvicorn raises a signal anew once it has drained: a stop that was asked for is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _raise_descriptor_limit()
-    listener = _bind(settings.server)
-    host, port = listener.getsockname()[:2]
+    settings, listeners = _bind_all(settings)
     config = uvicorn.Config(
         create_app(settings) if settings.server.workers == 1 else "router.server:create_worker_app",
         factory=settings.server.workers > 1,
@@ -78,29 +78,46 @@ def serve(settings: Settings, config_file: Path) -> int:
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    logger.info("listening on http://%s:%d", host, port)
+    logger.info("listening on http://%s:%d", settings.server.host, settings.server.port)
+    if settings.admin.enabled:
+        logger.info("dashboard at http://%s:%d/dashboard", settings.admin.host, settings.admin.port)
     if settings.server.workers == 1:
         server = uvicorn.Server(config)
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
         return 0 if server.started else 1
     os.environ[_CONFIG_VARIABLE] = str(config_file)
-    Multiprocess(config, sockets=[listener]).run()
+    # What options chose and what the system gave for a port 0: the workers' configuration says it too.
+    os.environ["LLM_ROUTER_PORT"] = str(settings.server.port)
+    os.environ["LLM_ROUTER_ADMIN_PORT"] = str(settings.admin.port)
+    Multiprocess(config, sockets=listeners).run()
     return 0
 
 
-def _bind(server: ServerSettings) -> socket.socket:
-    """Take the port before anything starts, so that a taken one is one clear message."""
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+def _bind_all(settings: Settings) -> tuple[Settings, list[socket.socket]]:
+    """Take every port before anything starts; return the settings with the addresses that there really are."""
+    public = _bind(settings.server.host, settings.server.port, "--port, LLM_ROUTER_PORT or server.port")
+    host, port = public.getsockname()[:2]
+    server = dataclasses.replace(settings.server, host=host, port=port)
+    if not settings.admin.enabled:
+        return dataclasses.replace(settings, server=server), [public]
+    advice = "--admin-port, LLM_ROUTER_ADMIN_PORT or admin.port"
+    private = _bind(settings.admin.host, settings.admin.port, advice)
+    host, port = private.getsockname()[:2]
+    admin = dataclasses.replace(settings.admin, host=host, port=port)
+    return dataclasses.replace(settings, server=server, admin=admin), [public, private]
+
+
+def _bind(host: str, port: int, advice: str) -> socket.socket:
+    """Return a socket that has the port, so that a taken one is one clear message."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((server.host, server.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         what = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({os.strerror(error.errno or 0)})"
-        raise ConfigurationError(
-            [f"{server.host}:{server.port} {what}: choose another with --port, LLM_ROUTER_PORT or server.port."]
-        ) from None
+        raise ConfigurationError([f"{host}:{port} {what}: choose another with {advice}."]) from None
     listener.set_inheritable(True)
     return listener
 

@@ -14,7 +14,6 @@ from router.errors import RouterError, UpstreamError
 from router.http.exchange import Exchange
 from router.metrics import Metrics
 from router.settings import Settings
-from router.upstream.sse import Usage
 from router.upstream.usage import baseline_dollars, dollars
 
 logger = logging.getLogger("router.upstream")
@@ -25,11 +24,15 @@ _BILLED = ("ok", "upstream_error", "client_cancelled")
 
 
 class Accountant:
-    """Writes to `metrics` what requests and batches cost, in seconds, tokens and dollars."""
+    """Writes to `metrics` what requests and batches cost, in seconds, tokens and dollars.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    `ended` is called with every exchange that is over.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, ended: Callable[[Exchange], object] | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._ended = ended
         self._baselines = {
             name: [settings.models[model] for model in candidates(policy)] for name, policy in settings.policies.items()
         }
@@ -98,6 +101,11 @@ class Accountant:
 
     def end(self, exchange: Exchange) -> None:
         """Count a request out, with its outcome and what it cost."""
+        self._count(exchange)
+        if self._ended is not None:
+            self._ended(exchange)
+
+    def _count(self, exchange: Exchange) -> None:
         metrics, decision = self._metrics, exchange.decision
         metrics.in_flight.dec()
         if decision is None:
@@ -113,10 +121,10 @@ class Accountant:
         if exchange.overhead_s is not None:
             metrics.overhead.labels(decision.policy).observe(exchange.overhead_s, exemplar)
         if exchange.usage is not None or (exchange.answered and exchange.outcome in _BILLED):
-            self._spend(decision, exchange.usage)
+            self._spend(exchange, decision)
 
-    def _spend(self, decision: Decision, usage: Usage | None) -> None:
-        metrics = self._metrics
+    def _spend(self, exchange: Exchange, decision: Decision) -> None:
+        metrics, usage = self._metrics, exchange.usage
         if usage is None:
             metrics.usage_unknown.labels(decision.model).inc()
             return
@@ -130,5 +138,6 @@ class Accountant:
         task = decision.task or _NONE
         metrics.cost.labels(decision.policy, decision.model, task).inc(cost)
         baseline = baseline_dollars(usage, self._baselines.get(decision.policy, [model]))
+        exchange.dollars, exchange.baseline_dollars = cost, baseline
         if baseline is not None:
             metrics.baseline.labels(decision.policy, task).inc(baseline)

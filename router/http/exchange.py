@@ -23,6 +23,8 @@ class Exchange:
     ttft_s: float | None = None
     overhead_s: float | None = None
     usage: Usage | None = None
+    dollars: float | None = None  # None while unknown: no answer yet, no usage told, no price known
+    baseline_dollars: float | None = None  # the same tokens at the policy's dearest model
     withhold_usage: bool = False
     answered: bool = False  # the response's headers have left
     stream_open: bool = False  # they announced a stream whose end has not been sent

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from router.decide.decider import Decider
 from router.errors import ClassifierError
 from router.metrics import Metrics
-from router.settings import Settings, redacted
+from router.settings import OnFailure, Settings, redacted
 
 _CANARY_FRESH_S = 1.0
 
@@ -20,14 +20,21 @@ _CANARY_FRESH_S = 1.0
 class Canary:
     """Whether the classifier really classifies, asked at most once a second however often it is probed."""
 
-    def __init__(self, decider: Decider) -> None:
+    def __init__(self, decider: Decider, on_failure: OnFailure) -> None:
         self._decider = decider
+        self._when_failing = "unready" if on_failure == "reject" else "degraded"
         self._asked = -_CANARY_FRESH_S
         self._failure: str | None = None
         self._asking = asyncio.Lock()
 
-    async def failure(self) -> str | None:
-        """Return None when every classifier has just scored a prompt, else the reason why one did not."""
+    async def state(self) -> dict[str, str]:
+        """Return `status` (ready, degraded, unready) and `classifier` (ok, or why it does not score)."""
+        reason = await self._why_not()
+        if reason is None:
+            return {"status": "ready", "classifier": "ok"}
+        return {"status": self._when_failing, "classifier": reason}
+
+    async def _why_not(self) -> str | None:
         async with self._asking:  # whoever comes meanwhile waits for the same answer
             if monotonic() - self._asked >= _CANARY_FRESH_S:
                 try:
@@ -39,10 +46,9 @@ class Canary:
         return self._failure
 
 
-def ops_api(settings: Settings, decider: Decider, metrics: Metrics) -> APIRouter:
+def ops_api(settings: Settings, canary: Canary, metrics: Metrics) -> APIRouter:
     """Return the endpoints as a FastAPI router."""
     api = APIRouter(tags=["operations"])
-    canary = Canary(decider)
     configuration = redacted(settings)
 
     @api.get("/health")
@@ -62,12 +68,8 @@ def ops_api(settings: Settings, decider: Decider, metrics: Metrics) -> APIRouter
         `degraded` (200) means that requests are answered by their policies' default models; with
         `triton.on_failure: reject` they would be refused, so the status is then 503 `unready`.
         """
-        reason = await canary.failure()
-        if reason is None:
-            return JSONResponse({"status": "ready", "classifier": "ok"})
-        if settings.triton.on_failure == "reject":
-            return JSONResponse({"status": "unready", "classifier": reason}, status_code=503)
-        return JSONResponse({"status": "degraded", "classifier": reason})
+        state = await canary.state()
+        return JSONResponse(state, status_code=503 if state["status"] == "unready" else 200)
 
     @api.get("/config")
     async def config() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from router.settings import nvidia_v1
 from router.settings.policies import read_policy
 from router.settings.prices import price_of
 from router.settings.types import (
+    AdminSettings,
     ModelSettings,
     OnFailure,
     PolicySettings,
@@ -36,6 +37,7 @@ from router.settings.yaml_nodes import Node, Problems, read_yaml, shown
 OVERRIDES = {
     "LLM_ROUTER_HOST": ("server", "host"),
     "LLM_ROUTER_PORT": ("server", "port"),
+    "LLM_ROUTER_ADMIN_PORT": ("admin", "port"),
     "LLM_ROUTER_TRITON_URL": ("triton", "url"),
 }
 """Environment variables that win over the file, in both formats."""
@@ -98,13 +100,14 @@ def _with_overrides(root: Node, environ: Mapping[str, str]) -> Node:
 
 def _settings(root: Section, source: str) -> Settings:
     server = _server(root.section("server"))
+    admin = _admin(root.section("admin"), server)
     triton = _triton(root.section("triton"))
     tracing = _tracing(root.section("tracing"))
     models = _models(root)
     policies = _policies(root, models)
     default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
     root.close()
-    return Settings(server, triton, models, policies, default_policy, source, tracing)
+    return Settings(server, admin, triton, models, policies, default_policy, source, tracing)
 
 
 def _server(section: Section) -> ServerSettings:
@@ -121,10 +124,26 @@ def _server(section: Section) -> ServerSettings:
     return server
 
 
+def _admin(section: Section, server: ServerSettings) -> AdminSettings:
+    default = AdminSettings()
+    admin = AdminSettings(
+        enabled=section.flag("enabled", default=default.enabled),
+        host=section.text("host", default.host, check=_host),
+        port=section.integer("port", default.port, least=0, most=65535),
+    )
+    # The port tells the two listeners apart, so another host does not make an equal one right.
+    if admin.enabled and admin.port and admin.port == server.port:
+        taken = f"{admin.port} is server.port too; choose another, 0 for any free one, or enabled: false"
+        section.problems.add(section.get("port") or dataclasses.replace(section.node, path="admin.port"), taken)
+    section.close()
+    return admin
+
+
 def _triton(section: Section) -> TritonSettings:
     default = TritonSettings()
+    url = section.text("url", default.url, check=_host_and_port)
     triton = TritonSettings(
-        url=section.text("url", default.url, check=_host_and_port),
+        url=url,
         model=section.text("model", default.model),
         deadline_ms=section.number("deadline_ms", default.deadline_ms, above=0, most=60_000),
         max_batch_size=section.integer("max_batch_size", default.max_batch_size, least=1, most=64),
@@ -137,6 +156,7 @@ def _triton(section: Section) -> TritonSettings:
         max_text_chars=section.integer("max_text_chars", default.max_text_chars, least=1, most=1_000_000),
         on_failure=cast("OnFailure", section.choice("on_failure", ("default_model", "reject"), default.on_failure)),
         price_per_hour=section.number("price_per_hour", least=0) if section.get("price_per_hour") else None,
+        metrics_url=section.text("metrics_url", f"http://{url.rpartition(':')[0]}:8002/metrics", check=_metrics_url),
     )
     section.close()
     return triton
@@ -257,6 +277,12 @@ def _host_and_port(value: str) -> str | None:
     if match and 1 <= int(match.group(1)) <= 65535:
         return None
     return "must be host:port of Triton's gRPC listener, for example 127.0.0.1:8001"
+
+
+def _metrics_url(value: str) -> str | None:
+    if re.fullmatch(r"http://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/[^\s?#]*", value):
+        return None
+    return "must be the http:// URL of Triton's metrics, for example http://127.0.0.1:8002/metrics"
 
 
 def _url(value: str) -> str | None:

@@ -125,6 +125,7 @@ class TritonSettings:
     max_text_chars: int = 16384
     on_failure: OnFailure = "default_model"
     price_per_hour: float | None = None
+    metrics_url: str = "http://127.0.0.1:8002/metrics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,15 @@ class TracingSettings:
     """Where OpenTelemetry spans go: the base URL of an OTLP/HTTP collector, None for no tracing."""
 
     otlp_endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """The listener for whoever runs the router: dashboard, metrics, health. `port` 0 takes any free one."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: int = 8085
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,7 @@ class Settings:
     """Everything; models and policies by name. `source` is the name of the file that it was read from."""
 
     server: ServerSettings
+    admin: AdminSettings
     triton: TritonSettings
     models: Mapping[str, ModelSettings]
     policies: Mapping[str, PolicySettings]

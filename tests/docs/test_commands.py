@@ -81,6 +81,7 @@ def test_router_commands_work_with_the_readmes_configuration(
         "PYTHONPATH": str(REPOSITORY),
         "LLM_ROUTER_TRITON_URL": triton.grpc_url,
         "LLM_ROUTER_PORT": "0",
+        "LLM_ROUTER_ADMIN_PORT": "0",
     }
     line = command.text.replace(".venv/bin/python", sys.executable)
     if " serve " not in line:

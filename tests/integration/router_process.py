@@ -202,7 +202,19 @@ def write_config(config: Mapping[str, Any] | str, directory: Path) -> Path:
 
 def serve_command(config: Path, *options: str) -> list[str]:
     """Return the command that serves `config` on a free port."""
-    return [sys.executable, "-m", "router", "serve", "--config", str(config), "--port", "0", *options]
+    return [
+        sys.executable,
+        "-m",
+        "router",
+        "serve",
+        "--config",
+        str(config),
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+        *options,
+    ]
 
 
 def tiers(*models: str, start: float = 0.3) -> dict[str, Any]:

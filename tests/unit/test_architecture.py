@@ -37,13 +37,14 @@ OWNERS = {
     "yaml": ("router.settings",),
     "genai_prices": ("router.settings",),
     "opentelemetry": ("router.tracing",),
-    "prometheus_client": ("router.metrics", "router.http.ops"),
+    "prometheus_client": ("router.metrics", "router.http.ops", "router.http.samples"),
 }
 PURE = (
     "router.errors",
     "router.decide.classification",
     "router.decide.policy",
     "router.decide.prompt",
+    "router.http.samples",
     "router.http.selection",
     "router.upstream.sse",
     "router.upstream.usage",

@@ -23,10 +23,10 @@ def test_a_taken_port_is_refused_with_its_setting():
     with listen(0, "") as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PortTakenError, match=f"port {port} is already taken.*EXPENSIVE_PORT=PORT"):
-            Ports(0, 0, 0, 0, 0, port).check()
+            Ports(0, 0, 0, 0, 0, port, 0).check()
 
 
 def test_the_same_port_twice_is_refused():
     port = free_port()
     with pytest.raises(PortTakenError, match="EXPENSIVE_PORT"):
-        Ports(0, 0, 0, 0, port, port).check()
+        Ports(0, 0, 0, 0, port, port, 0).check()

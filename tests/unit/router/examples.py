@@ -11,6 +11,7 @@ from router.decide.classification import OUTCOMES, Classification, Labels, Versi
 from router.settings import (
     DIMENSIONS,
     TASK_TYPES,
+    AdminSettings,
     ExpectedValuePolicy,
     FixedPolicy,
     LabelPolicy,
@@ -78,6 +79,7 @@ def settings(policies: Mapping[str, PolicySettings] = POLICIES, **triton: Any) -
     """The example models and policies, with some fields of `triton` changed."""
     return Settings(
         server=ServerSettings(),
+        admin=AdminSettings(),
         triton=dataclasses.replace(TritonSettings(), **triton),
         models=MODELS,
         policies=policies,

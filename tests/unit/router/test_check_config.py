@@ -12,7 +12,15 @@ import pytest
 
 from router.check_config import Report, check, print_report
 from router.errors import ConfigurationError
-from router.settings import SCORE_NAMES, TASK_TYPES, ServerSettings, Timeouts, TritonSettings, load_settings
+from router.settings import (
+    SCORE_NAMES,
+    TASK_TYPES,
+    AdminSettings,
+    ServerSettings,
+    Timeouts,
+    TritonSettings,
+    load_settings,
+)
 from router.settings import __all__ as public_names
 from router.settings.policies import score_range
 from tests.unit.router.configuration import DATA
@@ -100,6 +108,7 @@ def documented(heading: str) -> dict[str, list[str]]:
 PROBE = """\
 zzz: 1
 server: {zzz: 1}
+admin: {zzz: 1}
 triton: {zzz: 1}
 models: {m: {api_base: "http://x/v1", price: {input: 1, output: 1, zzz: 1}, timeouts: {zzz: 1}, zzz: 1}}
 policies:
@@ -113,6 +122,7 @@ default_policy: fixed
 HEADINGS = {
     "zzz": "Top level",
     "server.zzz": "server",
+    "admin.zzz": "admin",
     "triton.zzz": "triton",
     "models.m.zzz": "models",
     "models.m.price.zzz": "price",
@@ -141,19 +151,31 @@ def test_every_key_that_the_parser_takes_is_documented_and_no_other(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("heading", "defaults"),
-    [("server", ServerSettings()), ("triton", TritonSettings()), ("timeouts", Timeouts())],
+    [
+        ("server", ServerSettings()),
+        ("admin", AdminSettings()),
+        ("triton", TritonSettings()),
+        ("timeouts", Timeouts()),
+    ],
 )
 def test_documented_defaults_are_the_real_ones(
-    heading: str, defaults: ServerSettings | TritonSettings | Timeouts
+    heading: str, defaults: ServerSettings | AdminSettings | TritonSettings | Timeouts
 ) -> None:
     rows = documented(heading)
     for field in dataclasses.fields(defaults):
-        value = getattr(defaults, field.name)
-        assert rows[field.name][1] == f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+        assert rows[field.name][1] == as_documented(getattr(defaults, field.name))
+
+
+def as_documented(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def test_scores_tasks_and_variables_are_documented() -> None:
-    for word in (*SCORE_NAMES, "LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_TRITON_URL"):
+    for word in (*SCORE_NAMES, "LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_ADMIN_PORT", "LLM_ROUTER_TRITON_URL"):
         assert f"`{word}`" in DOCS
     assert all(task in documented("task_map")["models"][3] for task in TASK_TYPES)
 

@@ -12,6 +12,7 @@ import pytest
 from router.settings import (
     SCORE_NAMES,
     TASK_TYPES,
+    AdminSettings,
     ExpectedValuePolicy,
     FixedPolicy,
     LabelPolicy,
@@ -37,6 +38,7 @@ def test_reads_every_section(tmp_path: Path) -> None:
     loaded = load_settings(write(tmp_path, GOOD), ENVIRON)
     assert loaded == Settings(
         server=ServerSettings(port=8084),
+        admin=AdminSettings(),
         triton=TritonSettings(deadline_ms=250.0),
         models={
             "cheap": ModelSettings(
@@ -111,7 +113,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, old: str, new: str, problem:
         ),
         (
             "polices: {}",
-            "polices: unknown key; allowed: server, triton, tracing, models, policies, default_policy "
+            "polices: unknown key; allowed: server, admin, triton, tracing, models, policies, default_policy "
             '(did you mean "policies"?)',
         ),
     ],
@@ -161,14 +163,40 @@ def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
     environ = ENVIRON | {
         "LLM_ROUTER_HOST": "0.0.0.0",
         "LLM_ROUTER_PORT": "0",
+        "LLM_ROUTER_ADMIN_PORT": "0",
         "LLM_ROUTER_TRITON_URL": "[::1]:8001",
     }
     loaded = load_settings(write(tmp_path, GOOD[GOOD.index("triton:") :]), environ)
     assert (loaded.server.host, loaded.server.port, loaded.triton.url) == ("0.0.0.0", 0, "[::1]:8001")
+    assert loaded.admin.port == 0
     assert loaded.triton.deadline_ms == 250
+    assert loaded.triton.metrics_url == "http://[::1]:8002/metrics"
     assert problems_of(write(tmp_path, GOOD), ENVIRON | {"LLM_ROUTER_PORT": "80x4"}) == [
         'environment: LLM_ROUTER_PORT: "80x4" must be a whole number from 0 to 65535'
     ]
+
+
+@pytest.mark.parametrize(
+    ("admin", "problem"),
+    [
+        ("{port: 8084}", "admin.port: 8084 is server.port too"),
+        ("{host: 0.0.0.0, port: 8084}", "admin.port: 8084 is server.port too"),
+        ("{enabled: maybe}", 'admin.enabled: "maybe" must be true or false'),
+        ("{prot: 1}", "admin.prot: unknown key; allowed: enabled, host, port"),
+    ],
+)
+def test_the_admin_listener_has_a_port_of_its_own(tmp_path: Path, admin: str, problem: str) -> None:
+    (found,) = problems_of(write(tmp_path, f"{GOOD}admin: {admin}\n"))
+    assert problem in found
+
+
+def test_the_server_s_port_may_not_become_the_admin_listener_s(tmp_path: Path) -> None:
+    (found,) = problems_of(write(tmp_path, GOOD), ENVIRON | {"LLM_ROUTER_ADMIN_PORT": "8084"})
+    assert found.startswith("environment: LLM_ROUTER_ADMIN_PORT: 8084 is server.port too; choose another")
+    (found,) = problems_of(write(tmp_path, GOOD), ENVIRON | {"LLM_ROUTER_PORT": "8085"})
+    assert "admin.port: 8085 is server.port too" in found
+    loaded = load_settings(write(tmp_path, GOOD + "admin: {enabled: false, port: 8084}\n"), ENVIRON)
+    assert loaded.admin == AdminSettings(enabled=False, port=8084)
 
 
 # --- secrets -----------------------------------------------------------------------------------------------------
