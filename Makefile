@@ -5,6 +5,7 @@
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
+UV := 0.13.9
 BIN := .venv/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
@@ -63,7 +64,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	done
 
 clean: ## remove environments, caches and what the stack left behind
-	rm -rf .venv .venv-train .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-uv .venv-train .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.demo: requirements/demo.txt requirements/triton-server.txt | .venv/bin/python
 	@echo "Installing pinned dependencies into .venv (once; about half a minute with a warm package cache) ..."
@@ -88,7 +89,12 @@ clean: ## remove environments, caches and what the stack left behind
 	@touch $@
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' || { echo "Python 3.11 or 3.12 is needed (the local Triton \
-	has no build for others); install one, or name it: make PYTHON=/path/to/python3.12 demo"; exit 1; }
-	@echo "Making .venv with $$($(PYTHON) --version) ..."
-	@$(PYTHON) -m venv .venv || { echo "No venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	@if [ -n "$(PYTHON)" ] && $(PYTHON) -c '$(SUPPORTED)'; then \
+		echo "Making .venv with $$($(PYTHON) --version) ..."; \
+		$(PYTHON) -m venv .venv || { echo "No venv module: on Debian and Ubuntu, apt install python3-venv"; exit 1; }; \
+	else \
+		echo "The local Triton needs Python 3.11 or 3.12; fetching 3.12 into .venv ..."; \
+		python3 -m venv .venv-uv && .venv-uv/bin/python -m pip install $(PIP_FLAGS) uv==$(UV) && \
+		.venv-uv/bin/uv venv --quiet --seed --python 3.12 .venv || { \
+			echo "That failed. Install Python 3.11 or 3.12, or name one: make PYTHON=/path/to/python3.12 demo"; exit 1; }; \
+	fi

@@ -26,6 +26,8 @@ from router.tracing import Tracing
 logger = logging.getLogger("router")
 
 DRAIN_S = 30
+# Longer than clients keep an idle connection, so that it is they who close it and no request meets a closed one.
+KEEP_ALIVE_S = 75
 BACKLOG = 2048
 ENOUGH_DESCRIPTORS = 4096
 _CONFIG_VARIABLE = "LLM_ROUTER_CONFIG"
@@ -77,6 +79,7 @@ def serve(settings: Settings, config_file: Path) -> int:
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     logger.info("listening on http://%s:%d", settings.server.host, settings.server.port)
     if settings.admin.enabled:
