@@ -162,9 +162,9 @@ def test_every_worker_tells_its_own_decisions_and_everybody_s_totals(two_workers
 
     def all_told() -> bool:
         told = live(two_workers)
-        assert told["totals"]["requests"]["outcome"]["ok"] == 80
         seen[told["worker"]] = {one["request_id"] for one in told["decisions"]}
-        return set().union(*seen.values()) == ids
+        # A request is counted just after its answer has left, so the last ones may be a moment late.
+        return told["totals"]["requests"]["outcome"].get("ok") == 80 and set().union(*seen.values()) == ids
 
     wait_until(all_told)
     assert sum(len(names) for names in seen.values()) == 80, "no decision is told by two workers"
