@@ -53,7 +53,7 @@ class Tally:
     """Counts by (name, label, ...) and distributions by (name, label). Sums of tallies are tallies.
 
     counts: (answers, endpoint, model), (errors, endpoint, type), (decisions, reason), (sources, source),
-    (tokens, model, kind), (usage_unknown, model), (good,)
+    (tokens, model, kind), (usage_unknown, model), (good,), (reconnects,)
     distributions: (e2e | ttft | itl | tpot | overhead, model); of the generator (cpu, ""), (lag, ""), (late, "")
     """
 
@@ -82,6 +82,10 @@ class Tally:
     def failed(self, endpoint: str, error_type: str) -> None:
         """Count one request that got no complete answer."""
         self.counts["errors", endpoint, error_type] += 1
+
+    def reconnected(self) -> None:
+        """Count one request that was sent again because its idle connection had been closed."""
+        self.counts["reconnects",] += 1
 
     def observe(self, name: str, value: float | None, label: str = "") -> None:
         """Add a value to a distribution; None adds nothing."""
