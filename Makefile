@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11; do \
 	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 UV := 0.13.9
 BIN := .venv/bin
+# The lock files are complete, so pip need not look for dependencies, nor at those of the Triton wheel, which we do not use.
+LOCKED := --quiet --disable-pip-version-check --no-deps --require-hashes
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -52,7 +54,7 @@ bench-classifier: .venv/.test ## prompts per second through Triton on one core, 
 train-env: .venv-train/.done ## PyTorch and what training needs, in an environment of its own
 
 test-train: .venv-train/.done ## the tests that need PyTorch
-	.venv-train/bin/mypy classifier tests/unit/classifier
+	.venv-train/bin/mypy classifier tests/unit/classifier/*.py
 	.venv-train/bin/python -m pytest tests/unit/classifier
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
@@ -68,18 +70,18 @@ clean: ## remove environments, caches and what the stack left behind
 
 .venv/.demo: requirements/demo.txt requirements/triton-server.txt | .venv/bin/python
 	@echo "Installing pinned dependencies into .venv (once; about half a minute with a warm package cache) ..."
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/demo.txt
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes --no-deps -r requirements/triton-server.txt
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/demo.txt
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/triton-server.txt
 	@touch $@
 
 .venv/.loadtest: requirements/loadtest.txt .venv/.demo
 	@echo "Installing Locust into .venv ..."
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/loadtest.txt
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/loadtest.txt
 	@touch $@
 
 .venv/.test: requirements/test.txt .venv/.demo
 	@echo "Installing what the tests need into .venv ..."
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements/test.txt
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/test.txt
 	@touch $@
 
 .venv-train/.done: requirements/train.txt | .venv/bin/python

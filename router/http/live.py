@@ -119,6 +119,7 @@ def totals(samples: Samples) -> dict[str, Any]:
         "cache": by("result", "llm_router_cache_lookups_total"),
         "shared_rows": total("llm_router_shared_rows_total"),
         "truncated_prompts": total("llm_router_truncated_prompts_total"),
+        "breaker": max(by("target", "llm_router_breaker_state").values(), default=0),
         "classifier_versions": sorted(by("version", "llm_router_classifier_info")),
         "dollars": {
             **_compared_dollars(samples),

@@ -13,6 +13,7 @@ from loadtest.processes import free_port
 from loadtest.scrape import Page
 from loadtest.stack import CHEAP, Ports, Stack, running_stack
 from tests.browser.conftest import Browser, eventually
+from tests.fake_gpu_metrics import GPU_PAGE, PAGE, fake_metrics
 from tests.integration.router_process import RouterProcess, chat_body, send, tiers
 
 NONE = "\N{EN DASH}"
@@ -202,26 +203,50 @@ def test_nothing_moves_for_whom_motion_disturbs(dashboard: Browser) -> None:
     assert dashboard.run(name) == "none"
 
 
-def test_a_router_that_restarts_is_found_again_and_names_stay_text(
-    browser: Browser, stack: Stack, tmp_path: Path
-) -> None:
-    name, port = "<img/src=x>", free_port()
+@pytest.fixture
+def gpu_metrics() -> Iterator[str]:
+    with fake_metrics(200, (PAGE + GPU_PAGE).encode()) as (url, _):
+        yield url
+
+
+def odd_names(stack: Stack, metrics_url: str) -> dict[str, Any]:
+    """A configuration whose names are markup."""
     priced: dict[str, Any] = {"api_base": stack.cheap.base_url, "model": CHEAP, "price": {"input": 1, "output": 1}}
-    config = {
-        "triton": {"url": stack.triton.grpc_url, "deadline_ms": 5000, "metrics_url": f"http://127.0.0.1:{port}/none"},
-        "models": {name: priced, "other": priced},
-        "policies": {"<b>bold</b>": tiers(name, "other", start=0.9)},
+    return {
+        "triton": {"url": stack.triton.grpc_url, "deadline_ms": 5000, "metrics_url": metrics_url},
+        "models": {"<img/src=x>": priced, "other": priced},
+        "policies": {"<b>bold</b>": tiers("<img/src=x>", "other", start=0.9)},
     }
-    router = RouterProcess.start(config, tmp_path, "--admin-port", str(port))
+
+
+def test_names_stay_text_and_a_gpu_is_shown(browser: Browser, stack: Stack, tmp_path: Path, gpu_metrics: str) -> None:
+    router = RouterProcess.start(odd_names(stack, gpu_metrics), tmp_path, "--admin-port", str(port := free_port()))
     try:
         browser.open(f"http://127.0.0.1:{port}/dashboard")
         eventually(lambda: browser.text("state") == "ready", "the page never said 'ready'")
         router.post(chat_body("Hello?"))
-        eventually(lambda: any(row[1:3] == [name, "<b>bold</b>"] for row in rows(browser)), "the names were not shown")
+        names = ["<img/src=x>", "<b>bold</b>"]
+        eventually(lambda: any(row[1:3] == names for row in rows(browser)), "the names were not shown")
         assert browser.run("return document.querySelectorAll('img, b').length") == 0
-        assert browser.text("share-name") == f"Share to {name}"
-        assert "not reachable: what answers there is not Triton's metrics" in browser.text("triton")
+        assert browser.text("share-name") == "Share to <img/src=x>"
+        shown = browser.text("triton").splitlines()
+        for name, value in (("utilisation", "50 %"), ("memory", "20.0 of 80.0 GiB"), ("power", f"300 of {NONE} W")):
+            assert shown[shown.index(f"GPU {name}") + 1] == value
         assert browser.console() == []
+    finally:
+        router.stop()
+
+
+def test_a_router_that_restarts_is_found_again(browser: Browser, stack: Stack, tmp_path: Path) -> None:
+    port = free_port()
+    config = odd_names(stack, f"http://127.0.0.1:{port}/none")
+    router = RouterProcess.start(config, tmp_path, "--admin-port", str(port))
+    try:
+        browser.open(f"http://127.0.0.1:{port}/dashboard")
+        eventually(lambda: browser.text("state") == "ready", "the page never said 'ready'")
+        assert "not reachable: what answers there is not Triton's metrics" in browser.text("triton")
+        router.post(chat_body("Hello?"))
+        eventually(lambda: browser.text("rate-note").startswith("1 request "), "the request was not counted")
     finally:
         router.stop()
     eventually(lambda: browser.text("state") == "connection lost, retrying", "the loss was not said")

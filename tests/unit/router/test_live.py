@@ -8,11 +8,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from time import perf_counter
 
 import pytest
@@ -20,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import router.http.dashboard
+from router.breaker import State
 from router.decide.decider import Decision, manual
 from router.http.accounting import Accountant
 from router.http.dashboard import content_security_policy
@@ -29,6 +27,7 @@ from router.http.samples import Samples
 from router.http.triton_metrics import TritonMetrics, described
 from router.metrics import Metrics
 from router.upstream.sse import Usage
+from tests.fake_gpu_metrics import GPU_PAGE, PAGE, fake_metrics
 from tests.unit.router.examples import MODELS, classification, settings
 
 ROUTED = Decision("cheap", "threshold", "tiers", "cheap", 0.1, "classifier", None, (classification(version="3"),))
@@ -121,6 +120,7 @@ def test_totals_are_those_of_the_metrics() -> None:
     }
     assert told["tokens"] == {"prompt": 3010, "completion": 1510}
     assert told["cache"] == {"miss": 3}
+    assert told["breaker"] == 0
     assert told["classifier_versions"] == ["3"]
     assert abs(float(str(told["started"])) - time.time()) < 60
     assert told["dollars"] == {
@@ -130,6 +130,13 @@ def test_totals_are_those_of_the_metrics() -> None:
         "unpriced_requests": 0,
         "classifier_per_hour": 2.0,
     }
+
+
+def test_the_worst_breaker_is_told() -> None:
+    router = Router()
+    router.accountant.breaker_of("one")(State.OPEN)
+    router.accountant.breaker_of("another")
+    assert router.totals()["breaker"] == 2
 
 
 def test_spending_without_a_baseline_is_no_loss() -> None:
@@ -164,27 +171,6 @@ def test_the_cheapest_model_is_one_whose_price_is_known() -> None:
 
 # --- Triton's metrics --------------------------------------------------------------------------------------------
 
-PAGE = """\
-# TYPE nv_inference_count counter
-nv_inference_count{model="prompt_classifier",version="1"} 70
-nv_inference_count{model="prompt_classifier",version="2"} 30
-nv_inference_count{model="other",version="1"} 5
-# TYPE nv_inference_exec_count counter
-nv_inference_exec_count{model="prompt_classifier",version="1"} 20
-# TYPE nv_inference_request_failure counter
-nv_inference_request_failure{model="prompt_classifier",reason="REJECTED",version="1"} 2
-# TYPE nv_inference_pending_request_count gauge
-nv_inference_pending_request_count{model="prompt_classifier",version="1"} 4
-"""
-GPU_PAGE = """\
-# TYPE nv_gpu_utilization gauge
-nv_gpu_utilization{gpu_uuid="GPU-1"} 0.5
-# TYPE nv_gpu_memory_total_bytes gauge
-nv_gpu_memory_total_bytes{gpu_uuid="GPU-1"} 1000
-# TYPE nv_gpu_memory_used_bytes gauge
-nv_gpu_memory_used_bytes{gpu_uuid="GPU-1"} 250
-"""
-
 
 def test_triton_is_told_for_the_one_model_over_its_versions() -> None:
     told = described(Samples.parse(PAGE), "prompt_classifier")
@@ -199,39 +185,15 @@ def test_a_gpu_is_told_as_far_as_it_is_known() -> None:
     assert gpu == {
         "uuid": "GPU-1",
         "utilization": 0.5,
-        "memory_used_bytes": 250,
-        "memory_total_bytes": 1000,
-        "power_watts": None,
+        "memory_used_bytes": 20 * 2**30,
+        "memory_total_bytes": 80 * 2**30,
+        "power_watts": 300,
         "power_limit_watts": None,
     }
 
 
-@contextmanager
-def metrics_server(status: int, body: bytes) -> Iterator[tuple[str, Callable[[], int]]]:
-    """Serve one body; yields its URL and how often it was asked."""
-    asked: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(status)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/metrics", lambda: len(asked)
-        server.shutdown()
-        thread.join()
-
-
 async def test_triton_is_asked_once_however_many_look() -> None:
-    with metrics_server(200, PAGE.encode()) as (url, asked):
+    with fake_metrics(200, PAGE.encode()) as (url, asked):
         triton = TritonMetrics(url, "prompt_classifier")
         await asyncio.gather(*(triton.state() for _ in range(5)))
         told = await triton.state()
@@ -242,13 +204,13 @@ async def test_triton_is_asked_once_however_many_look() -> None:
     ("status", "body"), [(404, PAGE.encode()), (200, b"<html>"), (200, b"\xff\xfe"), (302, b"")], ids=str
 )
 async def test_another_page_is_not_taken_for_triton(status: int, body: bytes) -> None:
-    with metrics_server(status, body) as (url, _):
+    with fake_metrics(status, body) as (url, _):
         told = await TritonMetrics(url, "prompt_classifier").state()
     assert told == {"url": url, "reachable": False, "why": "what answers there is not Triton's metrics"}
 
 
 async def test_an_unreachable_triton_is_said() -> None:
-    with metrics_server(200, b"") as (url, _):
+    with fake_metrics(200, b"") as (url, _):
         pass
     told = await TritonMetrics(url, "prompt_classifier").state()
     assert told == {"url": url, "reachable": False, "why": "connection refused"}
