@@ -56,13 +56,14 @@ def translate(root: Node, problems: Problems, *, triton_url_known: bool) -> Node
         )
     if not policies:
         problems.add(root, "policies: the list is empty; name at least one policy")
-    triton, server, admin = file.section("triton"), file.section("server"), file.section("admin")
+    triton, server, admin, tracing = (file.section(name) for name in ("triton", "server", "admin", "tracing"))
     file.close()
     return replace(
         root,
         value={
             "server": server.node,
             "admin": admin.node,
+            "tracing": tracing.node,
             "triton": _with_address(triton, addresses, one_needed=not triton_url_known),
             "models": models.node(),
             "policies": replace(root, value=dict(policies), path="policies"),

@@ -227,6 +227,8 @@ def test_names_stay_text_and_a_gpu_is_shown(browser: Browser, stack: Stack, tmp_
         router.post(chat_body("Hello?"))
         names = ["<img/src=x>", "<b>bold</b>"]
         eventually(lambda: any(row[1:3] == names for row in rows(browser)), "the names were not shown")
+        browser.run("document.getElementById('form').requestSubmit()")
+        eventually(lambda: browser.text("verdict").startswith("<img/src=x>: threshold"), "no decision was shown")
         assert browser.run("return document.querySelectorAll('img, b').length") == 0
         assert browser.text("share-name") == "Share to <img/src=x>"
         shown = browser.text("triton").splitlines()
@@ -254,5 +256,6 @@ def test_a_router_that_restarts_is_found_again(browser: Browser, stack: Stack, t
     try:
         eventually(lambda: browser.text("state") == "ready", "the router was not found again")
         eventually(lambda: browser.text("rate-note").startswith("0 requests"), "the old figures stayed")
+        assert browser.run("return new Set(looks.map((look) => look.totals.started)).size") == 1
     finally:
         router.stop()
