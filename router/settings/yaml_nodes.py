@@ -5,6 +5,7 @@ model "no", and `port: ${PORT:-8084}` is a number. A variable's value can never 
 
     ${VAR}            the variable's value; an error when it is not set
     ${VAR:-default}   the default when it is not set or empty
+    ${file:/a/path}   what the file holds, such as a mounted secret; an error when it cannot be read
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import yaml
 from router.errors import ConfigurationError
 
 MAX_FILE_BYTES = 256 * 1024
+MAX_SECRET_BYTES = 16 * 1024
 MAX_PROBLEMS = 50
 
 Value = str | None | tuple["Node", ...] | dict[str, "Node"]
@@ -147,6 +149,7 @@ def _read_text(path: Path, source: str) -> str:
 
 _REFERENCE = re.compile(r"\$\{[^}\n]*\}")
 _REFERENCE_PARTS = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}\n]*))?\}")
+_FILE_REFERENCE = re.compile(r"\$\{file:([^}\n]*)\}")
 _STAND_IN = re.compile("\ue000([0-9]{1,6})\ue001")
 
 
@@ -161,9 +164,11 @@ def _reference(match: re.Match[str], references: list[str]) -> str:
 
 def resolve(reference: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the value of one `${...}` and None, or "" and what is wrong with it."""
+    if from_file := _FILE_REFERENCE.fullmatch(reference):
+        return _read_secret(Path(from_file.group(1)))
     parts = _REFERENCE_PARTS.fullmatch(reference)
     if parts is None or "${" in (parts.group(2) or ""):
-        return "", "is not a variable; write ${NAME} or ${NAME:-default}, not nested"
+        return "", "is not a variable; write ${NAME}, ${NAME:-default} or ${file:/path}, not nested"
     name, default = parts.groups()
     value = environ.get(name)
     if default is not None:
@@ -172,6 +177,23 @@ def resolve(reference: str, environ: Mapping[str, str]) -> tuple[str, str | None
         hint = f"set it, or give a default: ${{{name}:-value}}"
         return "", f"needs the environment variable {name}, which is not set; {hint}"
     return value, None
+
+
+def _read_secret(path: Path) -> tuple[str, str | None]:
+    """Return a file's text without the line break at its end and None, or "" and what is wrong with it."""
+    if not path.is_absolute():
+        return "", "needs an absolute path, such as ${file:/run/secrets/api_key}"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        return "", "names a file that is not UTF-8 text"
+    except (OSError, ValueError) as error:
+        return "", f"names a file that cannot be read: {getattr(error, 'strerror', None) or 'not a usable path'}"
+    if len(data) > MAX_SECRET_BYTES:
+        return "", f"names a file of more than {MAX_SECRET_BYTES} bytes; is this the secret?"
+    return (text, None) if text else ("", "names a file that is empty")
 
 
 class _Converter:

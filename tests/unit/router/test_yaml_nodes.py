@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.errors import ConfigurationError
 from router.settings import load_settings
-from router.settings.yaml_nodes import MAX_FILE_BYTES, MAX_PROBLEMS, resolve
+from router.settings.yaml_nodes import MAX_FILE_BYTES, MAX_PROBLEMS, MAX_SECRET_BYTES, resolve
 from tests.unit.router.configuration import DATA, ENVIRON, GOOD, KEY, changed, outcome, problems_of, write
 
 # Every example of a property writes the same file anew, so that the one directory serves them all.
@@ -90,7 +90,42 @@ def test_an_unset_variable_is_one_problem_however_often_it_is_used(tmp_path: Pat
 @pytest.mark.parametrize("written", ["${}", "${A B}", "${9}", "${A-b}", "${A:-${B}}"])
 def test_what_is_no_variable_is_refused(tmp_path: Path, written: str) -> None:
     (problem,) = problems_of(write(tmp_path, changed("model: big-7b", f"model: '{written}'")))
-    assert "is not a variable; write ${NAME} or ${NAME:-default}, not nested" in problem
+    assert "is not a variable; write ${NAME}, ${NAME:-default} or ${file:/path}, not nested" in problem
+
+
+@pytest.mark.parametrize("content", [KEY, f"{KEY}\n", f"{KEY}\r\n"])
+def test_a_secret_comes_from_a_file(tmp_path: Path, content: str) -> None:
+    secret = tmp_path / "api_key"
+    secret.write_bytes(content.encode())
+    text = changed("model: big-7b", f"model: big-7b\n    api_key: ${{file:{secret}}}")
+    key = load_settings(write(tmp_path, text), ENVIRON).models["expensive"].api_key
+    assert key is not None
+    assert key.reveal() == KEY
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "names a file that cannot be read: No such file or directory"),
+        (b"", "names a file that is empty"),
+        (b"\n", "names a file that is empty"),
+        (b"\xff" + KEY.encode(), "names a file that is not UTF-8 text"),
+        (KEY.encode() * MAX_SECRET_BYTES, f"names a file of more than {MAX_SECRET_BYTES} bytes; is this the secret?"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | None, complaint: str) -> None:
+    secret = tmp_path / "api_key"
+    if content is not None:
+        secret.write_bytes(content)
+    text = changed("model: big-7b", f"model: big-7b\n    api_key: ${{file:{secret}}}")
+    assert problems_of(write(tmp_path, text)) == [
+        f'router.yaml:8: models.expensive.api_key: "${{file:api_key}}" {complaint}'
+    ]
+
+
+def test_a_secret_needs_an_absolute_path(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, changed("model: big-7b", "model: ${file:run/key}")))
+    assert "needs an absolute path, such as ${file:/run/secrets/api_key}" in problem
 
 
 def test_an_unclosed_variable_is_refused(tmp_path: Path) -> None:
