@@ -6,18 +6,18 @@ from typing import Any
 def model_card(spec: dict[str, Any], size: int) -> str:
     """Markdown for the version's README.md; `spec` is the checkpoint's, `size` that of model.onnx in bytes."""
     metrics = spec["metrics"]
-    shape = spec["encoder"]["shape"]
     test = metrics["test_split"]
+    head, tail = _TEXTS[spec["encoder"]["kind"]]
     parts = [
-        _HEAD.format(
+        head.format(
             name=spec["name"],
             source=spec["encoder"]["source"],
             megabytes=size / 1e6,
             rows=spec["training_data"]["rows"],
             sha256=spec["training_data"]["sha256"],
-            dimensions=shape["dimensions"],
-            bigrams=shape["bigrams"],
             max_tokens=spec["max_tokens"],
+            heads=_heads(spec),
+            **spec["encoder"]["shape"],
         ),
         f"## Figures on its own test split ({test['rows']:,} prompts it never saw)\n",
         routing_table(test),
@@ -32,7 +32,13 @@ def model_card(spec: dict[str, Any], size: int) -> str:
             "\n" + source_table(held_out["sources"]),
             _POOLING,
         ]
-    return "\n".join([*parts, _TAIL])
+    return "\n".join([*parts, tail])
+
+
+def _heads(spec: dict[str, Any]) -> str:
+    if spec.get("dimensions") is None:
+        return "There is no dimensions head: its output is NaN."
+    return "**Dimensions head**: NVIDIA's six, each 0 to 1."
 
 
 def routing_table(figures: dict[str, Any]) -> str:
@@ -75,7 +81,7 @@ encoder, no attention: about 0.02 ms a prompt on one core, {megabytes:.1f} MB of
 - **Sparse expert**: logits for each token and for neighbours hashed into {bigrams:,} rows.
 - Both know the prompt's length. Each is a softmax regression of its own; their logits are averaged.
 - **Outcome head**: both suffice, only the strong, only the weak, neither. **Task head**: NVIDIA's task types.
-  There is no dimensions head: its output is NaN.
+  {heads}
 - At most {max_tokens} tokens are read, from the beginning.
 
 Training data: {rows:,} prompts (SHA-256 over prompts and labels `{sha256}`).
@@ -136,3 +142,32 @@ Rows whose labels are known to be unreliable teach nothing: with them, trivia lo
 APGR in domain is no better (.641 with, .646 without; dense, 192). Soft targets, averaged over pairs of models
 alike, left APGR for the named pair as it was (.641, .640) and raised it for other pairs (.560 to .572).
 """
+
+_TRANSFORMER_HEAD = """\
+# {name}
+
+Written by `python -m classifier export`; do not edit.
+
+Scores a prompt before any LLM sees it: will a cheap model's answer suffice, and an expensive one's? A transformer of
+{layers} layers, {megabytes:.1f} MB of fp16 weights: the default on a GPU. On a CPU it needs about 10 ms a prompt on one
+core.
+
+- **Body**: {source} (Apache-2.0), fine-tuned end to end; the mean of its last vectors.
+- **Outcome head**: both suffice, only the strong, only the weak, neither. **Task head**: NVIDIA's task types.
+  {heads}
+- At most {max_tokens} tokens are read, from the beginning.
+
+Training data: {rows:,} prompts (SHA-256 over prompts and labels `{sha256}`).
+No training text is in the repository.
+"""
+
+_TRANSFORMER_TAIL = """\
+## Limits
+
+- English, mostly exam questions. Calibrate on your own traffic before you trust a threshold.
+- It ranks by what a cheap and an expensive model of 2023 and 2024 could do. Another pair has another optimum.
+- Brainstorming, Other and Unknown had no training data and are never answered. Take the task type for a hint.
+- The ECE grows on an unknown source.
+"""
+
+_TEXTS = {"static": (_HEAD, _TAIL), "transformer": (_TRANSFORMER_HEAD, _TRANSFORMER_TAIL)}

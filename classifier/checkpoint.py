@@ -1,22 +1,31 @@
 """A checkpoint: weights as safetensors, beside a spec.json that says what they are and how they were made."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from classifier.errors import CheckpointError
 from classifier.static_encoder import Shape, StaticEncoder
+from classifier.transformer_encoder import TransformerEncoder, TransformerShape
+
+Encoder = StaticEncoder | TransformerEncoder
 
 WEIGHTS = "model.safetensors"
 SPEC = "spec.json"
 TOKENIZER = "tokenizer.json"
+# By the spec's encoder.kind: what holds the model's sizes, and the model.
+KINDS: Final[Mapping[str, tuple[type[Any], type[Encoder]]]] = {
+    "static": (Shape, StaticEncoder),
+    "transformer": (TransformerShape, TransformerEncoder),
+}
 
 
-def save(directory: Path, model: StaticEncoder, spec: dict[str, Any], tokenizer_json: str) -> None:
+def save(directory: Path, model: Encoder, spec: dict[str, Any], tokenizer_json: str) -> None:
     """Write the three files; `spec` is the served spec, to which the sizes of the model are added."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS)
@@ -25,7 +34,7 @@ def save(directory: Path, model: StaticEncoder, spec: dict[str, Any], tokenizer_
     (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
 
 
-def load(directory: Path) -> tuple[StaticEncoder, dict[str, Any]]:
+def load(directory: Path) -> tuple[Encoder, dict[str, Any]]:
     """The model in evaluation mode and its spec; raises CheckpointError when files are missing or do not fit."""
     for name in (WEIGHTS, SPEC, TOKENIZER):
         if not (directory / name).is_file():
@@ -35,8 +44,8 @@ def load(directory: Path) -> tuple[StaticEncoder, dict[str, Any]]:
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
     weights = load_file(directory / WEIGHTS)
     try:
-        shape = Shape(**spec["encoder"]["shape"])
-        model = StaticEncoder(shape)
+        shape, encoder = KINDS[spec["encoder"]["kind"]]
+        model = encoder(shape(**spec["encoder"]["shape"]))
         model.load_state_dict(weights)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(

@@ -1,37 +1,46 @@
-"""Export a checkpoint as a version that Triton serves: model.onnx, tokenizer.json, spec.json, model card."""
+"""Export a checkpoint as a version that Triton serves: model.onnx, tokenizer.json, spec.json, model card, code."""
 
+import copy
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import nn
 
 from classifier import checkpoint
 from classifier.card import model_card
+from classifier.checkpoint import Encoder
 from classifier.errors import ExportError
+from classifier.onnx_graph import INPUTS, OUTPUTS
 from classifier.render_config import render_config, rendered_names
 from classifier.static_encoder import StaticEncoder
 from classifier.static_graph import static_graph
+from classifier.transformer_graph import transformer_graph
 
-MAX_BYTES = 16_000_000  # the weights are committed
-TOLERANCE = 1e-4  # logits; fp32 sums in another order differ by less
+# The version whose code a new version is given: the same files score with either encoder.
+CODE: Final = Path(__file__).parent.parent / "triton_models" / "prompt_classifier" / "1"
+MAX_BYTES: Final[Mapping[str, int]] = {"static": 16_000_000, "transformer": 48_000_000}  # the weights are committed
+TOLERANCE: Final = 1e-4  # logits; fp32 sums in another order differ by less
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def export(source: Path, version: Path, progress: Callable[[str], None]) -> None:
     """Write the version directory and put its spec into the configs beside it; nothing changes on an error."""
     model, spec = checkpoint.load(source)
-    graph = static_graph(model)
-    size = graph.ByteSize()
-    if size > MAX_BYTES:
-        raise ExportError(
-            f"model.onnx would have {size:,} bytes, allowed are {MAX_BYTES:,}: train with fewer "
-            "--dimensions or --bigrams"
-        )
-    difference = parity(model, graph)
+    served_model = rounded(model)
+    graph = graph_of(served_model, spec)
+    size, allowed = graph.ByteSize(), MAX_BYTES[spec["encoder"]["kind"]]
+    if size > allowed:
+        raise ExportError(f"model.onnx would have {size:,} bytes, allowed are {allowed:,}: train a smaller encoder")
+    progress(f"fp16 weights move a logit by {parity(model, graph):.2e} at most")
+    difference = parity(served_model, graph)
     progress(f"parity with torch: greatest difference of a logit {difference:.2e} (allowed {TOLERANCE:.0e})")
     if not difference <= TOLERANCE:
         raise ExportError(f"the graph differs from torch by {difference:.2e}, allowed is {TOLERANCE:.0e}")
@@ -41,6 +50,7 @@ def export(source: Path, version: Path, progress: Callable[[str], None]) -> None
     served = served_spec(spec)
     (version / "spec.json").write_text(json.dumps(served, indent=2) + "\n", encoding="utf-8")
     (version / "README.md").write_text(model_card(spec, size), encoding="utf-8")
+    bring_code(version)
     progress(f"wrote {version}: model.onnx of {size:,} bytes")
     progress(f"spec rendered into {rendered_names(render_config(version))}")
 
@@ -51,20 +61,43 @@ def served_spec(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "encoder": encoder}
 
 
-def parity(model: StaticEncoder, graph: onnx.ModelProto, *, seed: int = 0) -> float:
-    """The greatest difference between a logit of torch and of ONNX Runtime, over batches of many shapes."""
+def rounded(model: Module) -> Module:
+    """A copy with the fp16 weights that are served; what was trained at fp16 comes back as it is."""
+    served = copy.deepcopy(model)
+    served.load_state_dict({name: weights.half().float() for name, weights in model.state_dict().items()})
+    return served.eval()
+
+
+def graph_of(model: Encoder, spec: Mapping[str, Any]) -> onnx.ModelProto:
+    """The ONNX graph of either kind, with the heads that the spec declares."""
+    if isinstance(model, StaticEncoder):
+        return static_graph(model)
+    return transformer_graph(model, with_dimensions=spec.get("dimensions") is not None)
+
+
+def bring_code(version: Path) -> None:
+    """Give the version the code that scores it; a link to the very file stays a link."""
+    for file in CODE.glob("*.py"):
+        target = version / file.name
+        if not (target.exists() and target.samefile(file)):
+            shutil.copyfile(file, target)
+
+
+def parity(model: Encoder, graph: onnx.ModelProto, *, seed: int = 0) -> float:
+    """The greatest difference between an output of torch and of ONNX Runtime, over batches of many shapes."""
     session = onnxruntime.InferenceSession(graph.SerializeToString(), _one_thread(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
     rng = np.random.default_rng(seed)
     worst = 0.0
     for rows, tokens in ((1, 1), (1, 2), (3, 17), (8, 100), (4, 512)):
         ids = rng.integers(0, model.shape.vocabulary, (rows, tokens))
         lengths = rng.integers(0, tokens + 1, (rows, 1))  # 0: a row that is padding only
         mask = (np.arange(tokens) < lengths).astype(np.int64)
-        served = session.run(["outcome_logits", "task_logits"], {"input_ids": ids, "attention_mask": mask})
+        served = session.run(names, dict(zip(INPUTS, (ids, mask), strict=True)))
         with torch.no_grad():
-            trained = model(torch.from_numpy(ids), torch.from_numpy(mask))
-        for ours, theirs in zip(trained, served, strict=True):
-            worst = max(worst, float(np.abs(ours.numpy() - theirs).max()))
+            trained = dict(zip(OUTPUTS, model(torch.from_numpy(ids), torch.from_numpy(mask)), strict=False))
+        for name, theirs in zip(names, served, strict=True):
+            worst = max(worst, float(np.abs(trained[name].numpy() - theirs).max()))
     return worst
 
 

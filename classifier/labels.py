@@ -19,3 +19,5 @@ TASK_TYPES: Final = (
     "Text Generation",
     "Unknown",
 )
+
+DIMENSIONS: Final = ("creativity", "reasoning", "contextual_knowledge", "domain_knowledge", "constraints", "few_shots")

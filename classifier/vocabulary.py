@@ -38,15 +38,15 @@ def minilm_vectors(cache: Path, tokenizer: Tokenizer, progress: Callable[[str], 
     """Each vocabulary entry alone through all-MiniLM-L6-v2, float32 [vocabulary, 384]; computed once."""
     if cache.is_file():
         return load_file(cache)["vectors"]
-    model = minilm.MiniLM(minilm.model_directory())
+    body = minilm.load_body(minilm.model_directory())
     first, last = _token_id(tokenizer, FIRST), _token_id(tokenizer, LAST)
     parts: list[Tensor] = []
     done = 0
-    for part in minilm.vocabulary_vectors(model, first=first, last=last):
+    for part in minilm.vocabulary_vectors(body, first=first, last=last):
         parts.append(part)
         done += len(part)
         if len(parts) % 10 == 0:
-            progress(f"vocabulary through MiniLM: {done:,} of {model.vocabulary:,} entries")
+            progress(f"vocabulary through MiniLM: {done:,} of {body.shape.vocabulary:,} entries")
     vectors = torch.cat(parts)
     cache.parent.mkdir(parents=True, exist_ok=True)
     save_file({"vectors": vectors}, cache)

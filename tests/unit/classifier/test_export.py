@@ -15,7 +15,7 @@ from classifier import checkpoint  # noqa: E402  # after the skip
 from classifier.corpus import build_corpus, split_by_group  # noqa: E402  # after the skip
 from classifier.data import RoutingRow, TaskRow  # noqa: E402  # after the skip
 from classifier.errors import CheckpointError, ExportError  # noqa: E402  # after the skip
-from classifier.export import export, parity  # noqa: E402  # after the skip
+from classifier.export import CODE, export, parity  # noqa: E402  # after the skip
 from classifier.features import dense_features, sparse_features  # noqa: E402  # after the skip
 from classifier.fit import fit, logits  # noqa: E402  # after the skip
 from classifier.recipe import Recipe  # noqa: E402  # after the skip
@@ -155,7 +155,9 @@ def test_export_writes_a_version_and_its_config(tmp_path: Path) -> None:
     (tmp_path / "model" / "config.pbtxt").write_text(spec_line({}) + "\n")
     messages: list[str] = []
     export(saved(tmp_path / "checkpoint"), version, messages.append)
-    assert sorted(path.name for path in version.iterdir()) == ["README.md", "model.onnx", "spec.json", "tokenizer.json"]
+    files = {path.name for path in version.iterdir()}
+    assert {"README.md", "model.onnx", "spec.json", "tokenizer.json"} <= files
+    assert files >= {path.name for path in CODE.glob("*.py")} >= {"model.py", "scoring.py"}
     spec = json.loads((version / "spec.json").read_text())
     assert spec["encoder"] == {"kind": "static", "source": "random numbers"}
     assert spec_line(spec) in (tmp_path / "model" / "config.pbtxt").read_text()
@@ -166,7 +168,7 @@ def test_export_writes_a_version_and_its_config(tmp_path: Path) -> None:
 def test_too_large_a_model_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("classifier.export.MAX_BYTES", 1000)
+    monkeypatch.setattr("classifier.export.MAX_BYTES", {"static": 1000})
     with pytest.raises(ExportError, match="allowed are 1,000"):
         export(saved(tmp_path / "checkpoint"), tmp_path / "version", lambda _: None)
     assert not (tmp_path / "version").exists()
