@@ -12,7 +12,7 @@ LOCKED := --quiet --disable-pip-version-check --no-deps --require-hashes
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test lint format train-env test-train \
+.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test faults lint format train-env test-train \
 	bench-classifier lock clean
 
 help: ## list the commands
@@ -38,6 +38,9 @@ metrics-check: .venv/.test ## ask a real Prometheus every query of every dashboa
 
 test: .venv/.test lint ## the whole suite: lint, types, unit, integration, docs
 	$(BIN)/python -m pytest
+
+faults: .venv/.test ## only the fault suite: everything that docs/reliability.md promises
+	$(BIN)/python -m pytest tests/faults
 
 lint: .venv/.test ## ruff and mypy --strict
 	$(BIN)/ruff check .

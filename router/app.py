@@ -139,8 +139,10 @@ def _by_listener(admin_port: int, admin: ASGIApp, public: ASGIApp) -> ASGIApp:
 
 def _answer_errors_in_openai_shape(api: FastAPI, help_page: str) -> None:
     async def ours(request: Request, error: Any) -> Response:  # noqa: ANN401 - Starlette's handler type is wider
-        retry = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
-        return Response(error.body(), error.status, retry, "application/json")
+        headers = {} if error.retry_after_s is None else {"retry-after": str(error.retry_after_s)}
+        if error.closes_connection:
+            headers["connection"] = "close"
+        return Response(error.body(), error.status, headers, "application/json")
 
     async def starlettes(request: Request, error: Any) -> Response:  # noqa: ANN401
         if request.url.path in CHAT_PATHS:

@@ -26,11 +26,15 @@ from typing import ClassVar
 
 
 class RouterError(Exception):
-    """An error with an HTTP status, and OpenAI's `type` and `code`; `str()` is safe to show to a client."""
+    """An error with an HTTP status, and OpenAI's `type` and `code`; `str()` is safe to show to a client.
+
+    `closes_connection`: what the client still sends is not worth waiting for.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    closes_connection: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -93,6 +97,7 @@ class BodyTimeout(ClientError):
 
     status = 408
     code = "request_timeout"
+    closes_connection = True
 
 
 class BodyTooLarge(ClientError):
@@ -100,6 +105,7 @@ class BodyTooLarge(ClientError):
 
     status = 413
     code = "body_too_large"
+    closes_connection = True
 
 
 class UnsupportedMediaType(ClientError):

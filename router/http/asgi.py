@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from router.errors import RouterError, without_values
@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
+_LINGER_S = 0.5
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -43,10 +44,38 @@ async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, byt
     await send({"type": "http.response.body", "body": body})
 
 
+def closing_gently(receive: Receive, send: Send) -> Send:
+    """Return a `send` that reads on for a moment before a response's end closes the connection.
+
+    A connection that is closed with data unread is reset, and the reset can overtake the answer that says why.
+    """
+    closes = False
+
+    async def gently(message: Message) -> None:
+        nonlocal closes
+        if message["type"] == "http.response.start":
+            closes = (b"connection", b"close") in message["headers"]
+        elif closes and not message.get("more_body", False):
+            await send({**message, "more_body": True})
+            await _read_on(receive)
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return gently
+
+
+async def _read_on(receive: Receive) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
+
+
 async def answer_safely(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Let a framework answer: with a request id, and with an error of ours instead of a traceback in the log."""
     id_ = request_id(scope)
     started = False
+    send = closing_gently(receive, send)
 
     async def with_id(message: Message) -> None:
         nonlocal started

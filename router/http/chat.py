@@ -15,7 +15,6 @@ from time import perf_counter
 from router.decide.decider import Decider, Decision
 from router.decide.prompt import Prompt
 from router.errors import (
-    BodyTimeout,
     ClassifierError,
     ClientError,
     RouterError,
@@ -30,6 +29,7 @@ from router.http.asgi import (
     Scope,
     Send,
     cancelled_on_disconnect,
+    closing_gently,
     request_id,
     send_whole,
 )
@@ -79,7 +79,7 @@ class ChatEndpoint:
         except RouterError as error:
             exchange.outcome = _outcome_of(error)
             self._accountant.failed(exchange, error)
-            await _send_error(exchange, error, send)
+            await _send_error(exchange, error, closing_gently(receive, send))
         except Exception as error:  # a bug of ours: the client hears of it, the log names it, neither sees the prompt
             logger.error("request %s: %s", exchange.request_id.decode(), without_values(error))
             await _send_error(exchange, RouterError("The router failed. The operator's log knows why."), send)
@@ -124,7 +124,7 @@ async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> Non
         headers = [_JSON, *exchange.headers()]
         if error.retry_after_s is not None:
             headers.append((b"retry-after", str(error.retry_after_s).encode()))
-        if isinstance(error, BodyTimeout):  # the rest of the body is not worth waiting for
+        if error.closes_connection:
             headers.append((b"connection", b"close"))
         exchange.answered = True
         await send_whole(send, error.status, headers, error.body())

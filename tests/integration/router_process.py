@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -215,6 +216,16 @@ def serve_command(config: Path, *options: str) -> list[str]:
         "0",
         *options,
     ]
+
+
+def refuses_to_start(config: Mapping[str, Any] | str, directory: Path, *options: str) -> str:
+    """Return what the router says on stderr when it ends with 1 instead of starting."""
+    command = serve_command(write_config(config, directory), *options)
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=START_DEADLINE_S)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "Traceback" not in ended.stderr
+    assert CANARY not in ended.stderr
+    return ended.stderr
 
 
 def tiers(*models: str, start: float = 0.3) -> dict[str, Any]:

@@ -297,3 +297,9 @@ async def test_many_at_once_get_their_own_answers(stack: Stack, client: openai.O
         expected = await asyncio.gather(*(answer(direct, "cheap-sim", prompt, stream=False) for prompt in prompts))
     assert through == expected
     assert len(set(through)) > 30
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "Application/JSON; charset=UTF-8"])
+def test_json_by_any_of_its_names(router: RouterProcess, content_type: str) -> None:
+    body = json.dumps(chat_body(model="cheap")).encode()
+    assert router.post(body, headers={"content-type": content_type}).status == 200

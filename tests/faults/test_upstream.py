@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -13,24 +12,10 @@ import pytest
 
 from tests.integration.canned_llm import JSON_HEAD, SSE_HEAD, whole
 from tests.integration.conftest import Stack
-from tests.integration.router_process import CANARY, CHAT, RouterProcess, chat_body, events, wait_until
+from tests.integration.router_process import CANARY, RouterProcess, chat_body, events, wait_until
 
 PROMPT = f"Hello? {CANARY}"
 CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
-
-
-@pytest.fixture(autouse=True)
-def one_outcome_each(stack: Stack) -> Iterator[None]:
-    """Hold the router to the invariants after every fault: accounts balanced, healthy at once, silent."""
-    router = stack.router
-    yield
-    router.settles()
-    stack.cheap.set_fault("")
-    started = time.monotonic()
-    assert router.post(chat_body(model="cheap")).status == 200
-    assert time.monotonic() - started < 2
-    assert CANARY not in router.log()
-    assert "Traceback" not in router.log()
 
 
 def failed(router: RouterProcess, outcome: str, **fields: Any) -> tuple[int, dict[str, Any], float]:
@@ -48,6 +33,7 @@ def failed(router: RouterProcess, outcome: str, **fields: Any) -> tuple[int, dic
     return answer.status, answer.error(), took
 
 
+@pytest.mark.fault("the model's port refuses connections", "502 `upstream_connect` within 2 s")
 @pytest.mark.parametrize("stream", [False, True])
 def test_refused(router: RouterProcess, stream: bool) -> None:
     status, error, took = failed(router, "upstream_error", model="refused", stream=stream)
@@ -55,6 +41,10 @@ def test_refused(router: RouterProcess, stream: bool) -> None:
     assert took < 2
 
 
+@pytest.mark.fault(
+    "the model never answers",
+    "504 `upstream_ttft_timeout` after `first_byte_s`; the model sees its connection close",
+)
 @pytest.mark.parametrize("stream", [False, True])
 def test_silence_before_the_first_byte(stack: Stack, stream: bool) -> None:
     before = stack.cheap.stats()["disconnects"]
@@ -65,6 +55,7 @@ def test_silence_before_the_first_byte(stack: Stack, stream: bool) -> None:
     stack.cheap.wait_for(lambda stats: stats["disconnects"] == before + 1 and not stats["in_flight"])
 
 
+@pytest.mark.fault("the model answers 4xx or 5xx", "its status, message and `Retry-After` reach the client")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("status", "more"), [(400, ""), (401, ""), (404, ""), (429, ";retry_after=7"), (500, ""), (503, "")]
@@ -81,6 +72,10 @@ def test_the_upstreams_own_error_is_passed_on(stack: Stack, status: int, more: s
     assert stack.router.outcomes(outcome) == before + 1
 
 
+@pytest.mark.fault(
+    "the model's error has a shape of its own",
+    "status, body and retry headers stay as they came, byte for byte",
+)
 def test_the_upstreams_own_error_keeps_its_bytes(stack: Stack) -> None:
     body = b' {"error" :{"message":"caf\\u00e9","code":42}, "trace": [1.0] }\r\n'
     head = JSON_HEAD.replace(b"200 OK", b"418 I'm a teapot") + b"retry-after-ms: 12\r\nx-should-retry: false\r\n"
@@ -90,6 +85,10 @@ def test_the_upstreams_own_error_keeps_its_bytes(stack: Stack) -> None:
     assert (answer.header("retry-after-ms"), answer.header("x-should-retry")) == ("12", "false")
 
 
+@pytest.mark.fault(
+    "the model answers with a redirect",
+    "502 `upstream_protocol`; it is not followed, and the client does not see where it leads",
+)
 def test_a_redirect_is_neither_followed_nor_passed_on(stack: Stack) -> None:
     elsewhere = f"location: {stack.cheap.base_url}/chat/completions\r\n".encode()
     stack.canned.say(whole(b"", b"HTTP/1.1 307 Temporary Redirect\r\n" + elsewhere))
@@ -100,6 +99,7 @@ def test_a_redirect_is_neither_followed_nor_passed_on(stack: Stack) -> None:
     assert stack.cheap.stats()["requests"] == before
 
 
+@pytest.mark.fault("the model closes, or answers what is not HTTP", "502 `upstream_protocol`")
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-le", b"nonsense\r\n\r\n", JSON_HEAD + b"content-length: 9\r\n\r\n{"]
 )
@@ -109,12 +109,14 @@ def test_what_is_not_an_http_answer(stack: Stack, answer: bytes) -> None:
     assert (status, error["code"]) == (502, "upstream_protocol")
 
 
+@pytest.mark.fault("a whole answer breaks off", "502 `upstream_protocol`")
 def test_an_answer_that_breaks_off(stack: Stack) -> None:
     stack.cheap.set_fault("die_after_chunks=20")
     status, error, _ = failed(stack.router, "upstream_error", model="cheap")
     assert (status, error["code"]) == (502, "upstream_protocol")
 
 
+@pytest.mark.fault("an answer of more than 8 MB", "502 `upstream_protocol`")
 def test_an_answer_over_the_limit(stack: Stack) -> None:
     stack.cheap.set_fault("huge")
     status, error, _ = failed(stack.router, "upstream_error", model="cheap")
@@ -122,6 +124,7 @@ def test_an_answer_over_the_limit(stack: Stack) -> None:
     assert "8,000,000 bytes" in error["message"]
 
 
+@pytest.mark.fault("a stream fails before its first event", "502 with an error object instead of a stream")
 @pytest.mark.parametrize("fault", ["error_event", "die_after_chunks=0", "huge"])
 def test_a_stream_that_fails_before_its_first_event_is_a_whole_error(stack: Stack, fault: str) -> None:
     stack.cheap.set_fault(fault)
@@ -143,6 +146,10 @@ def broken_stream(stack: Stack, model: str) -> tuple[list[bytes], dict[str, Any]
     return passed, dict(json.loads(last)["error"])
 
 
+@pytest.mark.fault(
+    "the model dies in mid-stream",
+    "whole events arrive, half a one does not; then an error event, no `[DONE]`, no invented `finish_reason`",
+)
 @pytest.mark.parametrize("mid_event", ["", ";die_mid_event"])
 def test_death_in_mid_stream(stack: Stack, mid_event: str) -> None:
     stack.cheap.set_fault(f"die_after_chunks=3{mid_event}")
@@ -152,6 +159,7 @@ def test_death_in_mid_stream(stack: Stack, mid_event: str) -> None:
     assert (error["code"], error["status"]) == ("upstream_protocol", 502)
 
 
+@pytest.mark.fault("a stream ends within an event", "whole events arrive, then an error event")
 def test_a_stream_that_ends_properly_within_an_event(stack: Stack) -> None:
     stack.canned.say(SSE_HEAD, CHUNK + CHUNK[:20])
     passed, error = broken_stream(stack, "canned")
@@ -159,6 +167,7 @@ def test_a_stream_that_ends_properly_within_an_event(stack: Stack) -> None:
     assert error["code"] == "upstream_protocol"
 
 
+@pytest.mark.fault("an event that is not JSON", "an error event `upstream_protocol` in its place")
 def test_a_malformed_event(stack: Stack) -> None:
     stack.cheap.set_fault("malformed")
     passed, error = broken_stream(stack, "cheap")
@@ -166,6 +175,7 @@ def test_a_malformed_event(stack: Stack) -> None:
     assert (error["code"], error["status"]) == ("upstream_protocol", 502)
 
 
+@pytest.mark.fault("a fault that comes in one read with good events", "what was whole before it arrives")
 @pytest.mark.parametrize("together", [True, False])
 def test_what_was_whole_before_a_fault_arrives_however_the_network_cuts_it(stack: Stack, together: bool) -> None:
     pieces = (CHUNK, CHUNK, b'data: {"choices"\n\n', CHUNK)
@@ -175,6 +185,10 @@ def test_what_was_whole_before_a_fault_arrives_however_the_network_cuts_it(stack
     assert error["code"] == "upstream_protocol"
 
 
+@pytest.mark.fault(
+    "the model reports an error within its stream",
+    "the event passes as it is; the outcome is `upstream_error`",
+)
 def test_an_error_event_after_the_first_one_is_the_clients_to_read(stack: Stack) -> None:
     stream = CHUNK + b'data: {"error":{"message":"overloaded"}}\n\n'
     before = stack.router.outcomes("upstream_error")
@@ -183,6 +197,7 @@ def test_an_error_event_after_the_first_one_is_the_clients_to_read(stack: Stack)
     wait_until(lambda: stack.router.outcomes("upstream_error") == before + 1)
 
 
+@pytest.mark.fault("an event of more than 1 MB", "an error event in its place")
 def test_an_event_that_never_ends(stack: Stack) -> None:
     stack.canned.say(SSE_HEAD, CHUNK, *[b"data: " + b"x" * 100_000] * 20)
     passed, error = broken_stream(stack, "canned")
@@ -190,6 +205,10 @@ def test_an_event_that_never_ends(stack: Stack) -> None:
     assert "1,000,000 bytes" in error["message"]
 
 
+@pytest.mark.fault(
+    "the model falls silent in mid-stream",
+    "an error event after `idle_s`; the model sees its connection close",
+)
 def test_silence_in_mid_stream(stack: Stack) -> None:
     """`idle_s` ends it: the client gets an error frame, the upstream sees its connection close."""
     stack.cheap.set_fault("")
@@ -202,6 +221,7 @@ def test_silence_in_mid_stream(stack: Stack) -> None:
     assert stack.canned.closed_by_peer.wait(1)
 
 
+@pytest.mark.fault("a stream breaks under the OpenAI client", "it raises `APIError`")
 @pytest.mark.parametrize("fault", ["die_after_chunks=3", "die_after_chunks=3;die_mid_event", "malformed"])
 def test_the_openai_client_raises(stack: Stack, client: openai.OpenAI, fault: str) -> None:
     stack.cheap.set_fault(fault)
@@ -212,79 +232,7 @@ def test_the_openai_client_raises(stack: Stack, client: openai.OpenAI, fault: st
         list(stream)
 
 
-def leave(router: RouterProcess, stack: Stack, *, until: bytes, **fields: Any) -> float:
-    """Ask over a raw socket, leave once `until` has come (or the upstream has been asked), return the seconds
-    until the upstream saw the close.
-    """
-    before = stack.cheap.stats()
-    body = json.dumps(chat_body(PROMPT, **fields)).encode()
-    head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", router.port), timeout=5) as connection:
-        connection.sendall(head.encode() + body)
-        stack.cheap.wait_for(lambda stats: stats["requests"] == before["requests"] + 1)
-        heard = b""
-        while until not in heard:
-            heard += connection.recv(65536)
-    return wait_until(lambda: stack.cheap.stats()["disconnects"] == before["disconnects"] + 1)
-
-
-@pytest.mark.parametrize(
-    ("fault", "fields", "until"),
-    [
-        ("hang", {"stream": False}, b""),
-        ("hang", {"stream": True}, b""),
-        ("delay_ms=60000", {"stream": True}, b""),
-    ],
-)
-def test_a_client_that_leaves_before_the_answer(stack: Stack, fault: str, fields: dict[str, Any], until: bytes) -> None:
-    before = stack.router.outcomes("client_cancelled")
-    stack.cheap.set_fault(fault)
-    assert leave(stack.router, stack, until=until, model="cheap", **fields) < 1
-    stack.router.settles()
-    assert stack.router.outcomes("client_cancelled") == before + 1
-
-
-def test_a_client_that_leaves_in_mid_stream(stack: Stack) -> None:
-    before = stack.router.outcomes("client_cancelled")
-    stack.canned.say(SSE_HEAD, CHUNK, then_hang=True)
-    body = json.dumps(chat_body(PROMPT, model="canned", stream=True)).encode()
-    head = (
-        f"POST {CHAT} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", stack.router.port), timeout=5) as connection:
-        connection.sendall(head.encode() + body)
-        heard = b""
-        while b"hi" not in heard:
-            heard += connection.recv(65536)
-    assert stack.canned.closed_by_peer.wait(1)
-    stack.router.settles()
-    assert stack.router.outcomes("client_cancelled") == before + 1
-
-
-def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
-    before, idle = stack.router.outcomes("client_cancelled"), stack.router.connections_to(stack.cheap.port)
-    stack.cheap.set_fault("hang")
-    connections = []
-    for i in range(50):
-        body = json.dumps(chat_body(f"{i} {PROMPT}", model="default@1", stream=i % 2 == 0)).encode()
-        connection = socket.create_connection(("127.0.0.1", stack.router.port), timeout=5)
-        connection.sendall(
-            b"POST /completions HTTP/1.1\r\nhost: router\r\n"
-            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-        )
-        connections.append(connection)
-    stack.cheap.wait_for(lambda stats: stats["in_flight"] == 50)
-    assert stack.router.connections_to(stack.cheap.port) >= 50
-    for connection in connections:
-        connection.close()
-    stack.cheap.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=2)
-    stack.router.settles()
-    assert stack.router.outcomes("client_cancelled") == before + 50
-    wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle, deadline_s=1)
-
-
+@pytest.mark.fault("the model sends headers of its connection, account or origin", "they stay behind")
 def test_headers_of_another_account_or_origin_stay_behind(stack: Stack) -> None:
     head = (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: x-hop\r\nx-hop: 1\r\n"
@@ -296,12 +244,14 @@ def test_headers_of_another_account_or_origin_stay_behind(stack: Stack) -> None:
     assert not names & {"x-hop", "openai-organization", "access-control-allow-origin"}
 
 
+@pytest.mark.fault("the model sends headers and nothing more", "504 `upstream_ttft_timeout`")
 def test_headers_and_then_silence_is_no_first_byte(stack: Stack) -> None:
     stack.canned.say(SSE_HEAD, then_hang=True)
     answer = stack.router.post(chat_body(PROMPT, model="impatient-canned", stream=True))
     assert (answer.status, answer.error()["code"]) == (504, "upstream_ttft_timeout")
 
 
+@pytest.mark.fault("the model refuses by an event stream", "its status and `Retry-After` reach the client")
 def test_an_upstream_s_refusal_by_event_stream_keeps_its_status(stack: Stack) -> None:
     head = b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/event-stream\r\nretry-after: 7\r\n"
     stack.canned.say(whole(b'data: {"error":{}}\n\n', head))
@@ -309,6 +259,10 @@ def test_an_upstream_s_refusal_by_event_stream_keeps_its_status(stack: Stack) ->
     assert (answer.status, answer.header("retry-after")) == (429, "7")
 
 
+@pytest.mark.fault(
+    "the model keeps its connection open after `[DONE]`, and the client leaves",
+    "outcome `ok`, tokens counted",
+)
 def test_a_stream_that_is_done_is_paid_for_also_when_the_client_is_quicker_than_the_upstream(stack: Stack) -> None:
     usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5}}\n\ndata: [DONE]\n\n'
     done, tokens = stack.router.outcomes("ok"), stack.router.metrics().total("llm_router_tokens_total", model="canned")

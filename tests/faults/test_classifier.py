@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from loadtest.local_triton import LocalTriton
-from loadtest.simulated_llm import SimulatedLLM, simulated_llm
+from loadtest.simulated_llm import SimulatedLLM
+from tests.faults.configuration import config
+from tests.faults.conftest import StartRouter
 from tests.integration.conftest import closed_port
 from tests.integration.router_process import (
     CANARY,
-    REPOSITORY,
     Answer,
     RouterProcess,
     chat_body,
+    refuses_to_start,
     send,
-    serve_command,
-    tiers,
     wait_until,
-    write_config,
 )
 from tests.tiny_classifier import POISON, render_spec, write_tiny_repository, write_tiny_version
 
@@ -47,22 +43,6 @@ def _sleepily(self, texts, score=Scorer.score):
 Scorer.score = _sleepily
 """
 prompts = (f"easy question number {number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def llm() -> Iterator[SimulatedLLM]:
-    with simulated_llm("any-sim", any_model=True) as llm:
-        yield llm
-
-
-def config(llm: SimulatedLLM, triton_port: int, **triton: Any) -> dict[str, Any]:
-    model = {"api_base": llm.base_url, "api_key": f"sk-{CANARY}", "price": {"input": 1, "output": 1}}
-    return {
-        "server": {},
-        "triton": {"url": f"127.0.0.1:{triton_port}", "deadline_ms": 1000, **triton},
-        "models": {"cheap": model, "expensive": model},
-        "policies": {"default": tiers("cheap", "expensive")},
-    }
 
 
 def decision(router: RouterProcess, text: str | None = None) -> str | None:
@@ -83,26 +63,29 @@ def recovers(router: RouterProcess) -> None:
     wait_until(lambda: router.ready() == {"status": "ready", "classifier": "ok"}, deadline_s=RECOVERY_S)
 
 
-def test_triton_comes_later_dies_under_load_and_comes_back(llm: SimulatedLLM, tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "Triton is down at the start, then killed under load",
+    "the default model answers, ready says `degraded`, no client sees an error; scored within 2 s of its return",
+)
+def test_triton_comes_later_dies_under_load_and_comes_back(
+    llm: SimulatedLLM, start_router: StartRouter, tmp_path: Path
+) -> None:
     port = closed_port()
     models = write_tiny_repository(tmp_path / "models")
-    router = RouterProcess.start(config(llm, port), tmp_path / "router")
-    try:
-        assert decision(router) == "fallback;reason=unavailable"
-        assert router.get("/health/live").status == 200
-        assert router.ready() == {"status": "degraded", "classifier": "unavailable"}
-        assert "starting without the classifier" in router.log()
+    router = start_router(config(llm, port))
+    assert decision(router) == "fallback;reason=unavailable"
+    assert router.get("/health/live").status == 200
+    assert router.ready() == {"status": "degraded", "classifier": "unavailable"}
+    assert "starting without the classifier" in router.log()
 
-        with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port) as triton:
-            recovers(router)
-            sources = killed_under_load(router, triton)
-        assert {"classifier", "fallback;reason=unavailable"} <= sources
-        wait_until(lambda: router.ready()["status"] == "degraded", deadline_s=RECOVERY_S)
+    with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port) as triton:
+        recovers(router)
+        sources = killed_under_load(router, triton)
+    assert {"classifier", "fallback;reason=unavailable"} <= sources
+    wait_until(lambda: router.ready()["status"] == "degraded", deadline_s=RECOVERY_S)
 
-        with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port):
-            recovers(router)
-    finally:
-        router.stop()
+    with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port):
+        recovers(router)
 
 
 def killed_under_load(router: RouterProcess, triton: LocalTriton) -> set[str | None]:
@@ -174,6 +157,10 @@ def fragile(running_fragile: Fragile) -> Iterator[Fragile]:
     recovers(running_fragile.router)
 
 
+@pytest.mark.fault(
+    "the classifier's process in Triton dies; Triton calls it ready",
+    "fallback `unhealthy` or `deadline`; ready says `degraded`",
+)
 def test_a_dead_stub_shows(fragile: Fragile) -> None:
     """Triton itself still calls the model ready; only an inference tells, by an error or, while Triton is still
     finding out, by silence.
@@ -184,12 +171,14 @@ def test_a_dead_stub_shows(fragile: Fragile) -> None:
     assert decision(fragile.router) in ("fallback;reason=unhealthy", "fallback;reason=deadline")
 
 
+@pytest.mark.fault("the classifier is unloaded", "fallback `not_found`; ready says so")
 def test_a_model_that_was_unloaded(fragile: Fragile) -> None:
     fragile.control("unload")
     wait_until(lambda: decision(fragile.router) == "fallback;reason=not_found", deadline_s=5)
     wait_until(lambda: fragile.router.ready()["classifier"] == "not_found", deadline_s=RECOVERY_S)
 
 
+@pytest.mark.fault("the classifier is slow", "fallback `deadline` before it answers; scored again once it is quick")
 def test_a_slow_classifier(fragile: Fragile) -> None:
     """The deadline ends the wait, and what Triton then answers to nobody does no harm."""
     with ThreadPoolExecutor(8) as clients:
@@ -200,6 +189,7 @@ def test_a_slow_classifier(fragile: Fragile) -> None:
     wait_until(lambda: decision(fragile.router) == "classifier", deadline_s=SLEEP_S + RECOVERY_S)
 
 
+@pytest.mark.fault("the classifier answers NaN", "fallback `invalid_output`")
 def test_nan_is_never_routed_on(fragile: Fragile) -> None:
     """The weights lose their outcome head under the router, which knew the version with one."""
     model = fragile.models / "prompt_classifier"
@@ -217,12 +207,14 @@ def test_nan_is_never_routed_on(fragile: Fragile) -> None:
         kept.rename(model)
 
 
+@pytest.mark.fault("a prompt that the classifier fails at", "the default model answers it; the next prompt is scored")
 def test_a_poisonous_prompt_is_answered_and_breaks_nothing(fragile: Fragile) -> None:
     assert decision(fragile.router, f"easy {POISON}") in ("fallback;reason=unhealthy", "fallback;reason=invalid_output")
     assert decision(fragile.router) == "classifier"
     assert fragile.router.ready()["status"] == "ready"
 
 
+@pytest.mark.fault("such a prompt within a batch", "its mates are scored")
 def test_a_poisonous_prompt_fails_alone(fragile: Fragile) -> None:
     texts = ["easy poem one", f"a {POISON} apple", "hard code two", "why three"]
     answer = fragile.router.post({"inputs": texts}, "/v1/route")
@@ -232,6 +224,7 @@ def test_a_poisonous_prompt_fails_alone(fragile: Fragile) -> None:
     assert all(one["turns"][0]["outcome"] for one in decisions if one["source"] == "classifier")
 
 
+@pytest.mark.fault("several requests fall back", "each is counted, by its reason")
 def test_fallbacks_are_counted_by_reason(fragile: Fragile) -> None:
     def count() -> float:
         return fragile.router.metrics().total("llm_router_fallbacks_total", reason="not_found")
@@ -243,35 +236,29 @@ def test_fallbacks_are_counted_by_reason(fragile: Fragile) -> None:
     assert count() == before + 3
 
 
-def test_who_wants_no_fallback_gets_a_503(llm: SimulatedLLM, tmp_path: Path) -> None:
-    router = RouterProcess.start(config(llm, closed_port(), on_failure="reject"), tmp_path)
-    try:
-        answer = router.post(chat_body(f"Hello? {CANARY}"))
-        assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
-        assert int(answer.header("retry-after") or 0) >= 1
-        assert router.outcomes("classifier_error") == 1
-        answer = router.post({"inputs": [f"Hello? {CANARY}"]}, "/v1/route")
-        assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
-        assert int(answer.header("retry-after") or 0) >= 1
-        ready = router.get("/health/ready")
-        assert (ready.status, ready.json()["status"]) == (503, "unready")
-        assert router.post(chat_body(model="cheap")).status == 200  # nothing to score
-        assert router.get("/health/live").status == 200
-    finally:
-        router.stop()
+@pytest.mark.fault(
+    "no score, with `on_failure: reject`",
+    "503 `classifier_unavailable` with `Retry-After`; ready is 503, live is 200",
+)
+def test_who_wants_no_fallback_gets_a_503(llm: SimulatedLLM, start_router: StartRouter) -> None:
+    router = start_router(config(llm, closed_port(), on_failure="reject"))
+    answer = router.post(chat_body(f"Hello? {CANARY}"))
+    assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
+    assert int(answer.header("retry-after") or 0) >= 1
+    assert router.outcomes("classifier_error") == 1
+    answer = router.post({"inputs": [f"Hello? {CANARY}"]}, "/v1/route")
+    assert (answer.status, answer.error()["code"]) == (503, "classifier_unavailable")
+    assert int(answer.header("retry-after") or 0) >= 1
+    ready = router.get("/health/ready")
+    assert (ready.status, ready.json()["status"]) == (503, "unready")
+    assert router.post(chat_body(model="cheap")).status == 200  # nothing to score
+    assert router.get("/health/live").status == 200
 
 
-def refuses_to_start(settings: dict[str, Any] | str, directory: Path, *options: str) -> str:
-    """Return what the router says on stderr when it ends with 1 instead of starting."""
-    command = serve_command(write_config(settings, directory), *options)
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert "Traceback" not in ended.stderr
-    assert CANARY not in ended.stderr
-    return ended.stderr
-
-
-def test_a_policy_that_needs_a_head_which_the_model_lacks(llm: SimulatedLLM, tmp_path: Path) -> None:
+@pytest.mark.fault("a policy needs what the served model lacks", "the start stops and names policy and head")
+def test_a_policy_that_needs_a_head_which_the_model_lacks(
+    llm: SimulatedLLM, start_router: StartRouter, tmp_path: Path
+) -> None:
     models = write_tiny_repository(tmp_path / "models")
     spec = write_tiny_version(models / "prompt_classifier" / "1", heads=("outcomes",))
     for path in (models / "prompt_classifier").rglob("*.pbtxt"):
@@ -287,44 +274,4 @@ def test_a_policy_that_needs_a_head_which_the_model_lacks(llm: SimulatedLLM, tmp
         assert "policies.by-task: task types Open QA are not among the served model's (no task head)" in said
 
         settings["policies"] = {"default": fitting}
-        router = RouterProcess.start(settings, tmp_path / "router")
-        try:
-            assert decision(router) == "classifier"
-        finally:
-            router.stop()
-
-
-def test_a_taken_port_is_named_with_its_settings(llm: SimulatedLLM, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        said = refuses_to_start(config(llm, closed_port()), tmp_path, "--port", str(port))
-    [message] = [line for line in said.splitlines() if "WARNING" not in line]
-    assert message.startswith(f"127.0.0.1:{port} is taken")
-    assert all(setting in message for setting in ("--port", "LLM_ROUTER_PORT", "server.port"))
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "words"),
-    [
-        ("models: {cheap: [\n", 2, ()),
-        ("server:\n  prot: 8084\n", 2, ("server.prot",)),
-        ("models:\n  cheap:\n    api_base: 7\n", 3, ("models.cheap.api_base",)),
-        (
-            f"models:\n  cheap:\n    api_base: http://127.0.0.1/v1\n    api_key: [{CANARY}]\n",
-            4,
-            ("models.cheap.api_key",),
-        ),
-    ],
-)
-def test_a_broken_file_is_named_with_its_line(tmp_path: Path, text: str, line: int, words: tuple[str, ...]) -> None:
-    said = refuses_to_start(text, tmp_path)
-    [told] = [told for told in said.splitlines() if f"router.yaml:{line}: " in told]
-    assert all(word in told for word in words)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    command = serve_command(tmp_path / "absent.yaml")
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
-    assert ended.returncode == 1
-    assert "absent.yaml" in ended.stderr
-    assert "Traceback" not in ended.stderr
+        assert decision(start_router(settings)) == "classifier"

@@ -1,0 +1,165 @@
+"""How a client can misbehave on its connection: leave, be slow, send too much, send what can be read in two ways."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from tests.faults.invariants import counted
+from tests.integration.canned_llm import SSE_HEAD
+from tests.integration.conftest import Stack
+from tests.integration.router_process import CANARY, CHAT, Answer, RouterProcess, chat_body, wait_until
+
+PROMPT = f"Hello? {CANARY}"
+CHUNK = b'data: {"choices":[{"index":0,"delta":{"content":"hi"}}]}\n\n'
+HEAD = f"POST {CHAT} HTTP/1.1\r\nhost: router\r\ncontent-type: application/json\r\n".encode()
+LIMIT = 4_194_304
+
+
+@contextmanager
+def connected(router: RouterProcess, *sent: bytes) -> Iterator[socket.socket]:
+    """Connect and send; leaving the block closes the connection."""
+    with socket.create_connection(("127.0.0.1", router.port), timeout=10) as connection:
+        connection.sendall(b"".join(sent))
+        yield connection
+
+
+def request(content: str = PROMPT, **fields: Any) -> bytes:
+    """Return a whole chat request as it goes over the wire."""
+    body = json.dumps(chat_body(content, **fields)).encode()
+    return HEAD + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def answer_on(connection: socket.socket) -> Answer:
+    """Read one answer, which must be the last: the router closes the connection after it."""
+    with closing(http.client.HTTPResponse(connection)) as response:
+        response.begin()
+        headers = tuple((name.lower(), value) for name, value in response.getheaders())
+        answer = Answer(response.status, headers, response.read())
+    assert answer.header("connection") == "close"
+    assert connection.recv(1) == b""
+    return answer
+
+
+@pytest.mark.fault(
+    "the client leaves before the answer, or before the first event",
+    "the model sees the close within 1 s; outcome `client_cancelled`",
+)
+@pytest.mark.parametrize(("fault", "stream"), [("hang", False), ("hang", True), ("delay_ms=60000", True)])
+def test_a_client_that_leaves_before_the_answer(stack: Stack, fault: str, stream: bool) -> None:
+    stack.cheap.set_fault(fault)
+    before = stack.cheap.stats()
+    with counted(stack.router, "client_cancelled"):
+        with connected(stack.router, request(model="cheap", stream=stream)):
+            stack.cheap.wait_for(lambda stats: stats["requests"] == before["requests"] + 1)
+        stack.cheap.wait_for(lambda stats: stats["disconnects"] == before["disconnects"] + 1, deadline_s=1)
+
+
+@pytest.mark.fault("the client leaves in mid-stream", "the model sees the close within 1 s; outcome `client_cancelled`")
+def test_a_client_that_leaves_in_mid_stream(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD, CHUNK, then_hang=True)
+    with counted(stack.router, "client_cancelled"):
+        with connected(stack.router, request(model="canned", stream=True)) as connection:
+            heard = b""
+            while b"hi" not in heard:
+                heard += connection.recv(65536)
+        assert stack.canned.closed_by_peer.wait(1)
+
+
+@pytest.mark.fault("50 clients leave at once", "every call to the model ends; no connection is left over")
+def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
+    idle = stack.router.connections_to(stack.cheap.port)
+    stack.cheap.set_fault("hang")
+    with counted(stack.router, "client_cancelled", 50):
+        connections = []
+        for i in range(50):
+            connections.append(socket.create_connection(("127.0.0.1", stack.router.port), timeout=5))
+            connections[-1].sendall(request(f"{i} {PROMPT}", model="default@1", stream=i % 2 == 0))
+        stack.cheap.wait_for(lambda stats: stats["in_flight"] == 50)
+        assert stack.router.connections_to(stack.cheap.port) >= 50
+        for connection in connections:
+            connection.close()
+        stack.cheap.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=2)
+    wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle, deadline_s=1)
+
+
+@pytest.mark.fault("the client leaves within its body", "outcome `client_cancelled`; no model is called")
+def test_a_client_that_leaves_within_its_body(router: RouterProcess) -> None:
+    with counted(router, "client_cancelled"), connected(router, HEAD, b'content-length: 1000\r\n\r\n{"model":'):
+        pass
+
+
+@pytest.mark.fault("the body stops coming", "408 after `body_timeout_s`, and the connection closes")
+def test_a_slow_body(router: RouterProcess) -> None:
+    with (
+        counted(router, "client_error"),
+        connected(router, HEAD, b'content-length: 1000\r\n\r\n{"model":') as connection,
+    ):
+        answer = answer_on(connection)
+    assert (answer.status, answer.error()["code"]) == (408, "request_timeout")
+
+
+@pytest.mark.fault("a body announces more than `max_body_bytes`", "413 before it comes, and the connection closes")
+def test_a_body_that_announces_too_much_is_refused_before_it_comes(router: RouterProcess) -> None:
+    with counted(router, "client_error"), connected(router, HEAD, b"content-length: 4194305\r\n\r\n") as connection:
+        answer = answer_on(connection)
+    error = answer.error()
+    assert (answer.status, error["code"]) == (413, "body_too_large")
+    assert "4,194,304" in error["message"]
+    assert "server.max_body_bytes" in error["message"]
+
+
+@pytest.mark.fault("a client sends all of a body that is too large", "it can read the 413 all the same")
+@pytest.mark.parametrize("size", [LIMIT + 1, 3 * LIMIT])
+def test_who_sends_too_much_can_read_why_not(router: RouterProcess, size: int) -> None:
+    sent = (HEAD, b"content-length: %d\r\n\r\n" % size, b"x" * size)
+    with counted(router, "client_error"), connected(router, *sent) as connection:
+        assert answer_on(connection).status == 413
+
+
+@pytest.mark.fault("a chunked body without an end", "413 once it is over the limit, and the connection closes")
+def test_an_endless_chunked_body_is_refused_before_it_is_buffered(router: RouterProcess) -> None:
+    chunk, sent = b"10000\r\n" + b"x" * 0x10000 + b"\r\n", 0
+    with counted(router, "client_error"), connected(router, HEAD, b"transfer-encoding: chunked\r\n\r\n") as connection:
+        while not answered(connection):
+            connection.sendall(chunk)
+            sent += len(chunk)
+        answer = answer_on(connection)
+    assert (answer.status, answer.error()["code"]) == (413, "body_too_large")
+    assert sent < LIMIT + 8_000_000  # the limit, and what the kernel's socket buffers hold
+
+
+def answered(connection: socket.socket) -> bool:
+    """Return whether an answer has begun to arrive."""
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        connection.settimeout(10)
+
+
+@pytest.mark.fault(
+    "two lengths, or a line break in a header", "400, and the connection closes: what follows could be read in two ways"
+)
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        HEAD + b"x-a: b\rx-b: c\r\ncontent-length: 2\r\n\r\n{}",
+    ],
+    ids=["length and chunked", "two lengths", "bare CR"],
+)
+def test_what_can_be_read_in_two_ways_is_no_request(router: RouterProcess, sent: bytes) -> None:
+    with connected(router, sent) as connection, connection.makefile("rb") as reading:
+        answer = reading.read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
