@@ -291,6 +291,8 @@ def _url(value: str) -> str | None:
         valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
     except ValueError:
         valid = False
+    if valid and not value.isascii():
+        return "must be ASCII: write an international host in its xn-- form and percent-encode the path"
     if not valid or " " in value:
         return "must be an http:// or https:// URL, for example https://api.openai.com/v1"
     if "@" in url.netloc:

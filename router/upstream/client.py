@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import aiohttp
-
-from router.errors import UpstreamConnect, UpstreamError, UpstreamProtocol, UpstreamTimeout, UpstreamTTFTTimeout
+from router.errors import UpstreamConnect, UpstreamProtocol, UpstreamTimeout, UpstreamTTFTTimeout
 from router.settings import ModelSettings
+from router.upstream.http1 import BrokenResponse, ConnectFailed, Connection, Origin, Pool
 
 MAX_BODY_BYTES = 8_000_000
 
@@ -26,31 +26,31 @@ FORWARDED_REQUEST_HEADERS = frozenset(
 # What of a model's answer stays behind: what belongs to its connection, to its domain, or is ours to say.
 _WITHHELD_RESPONSE_HEADERS = frozenset(
     [
-        "access-control-allow-credentials",
-        "access-control-allow-headers",
-        "access-control-allow-methods",
-        "access-control-allow-origin",
-        "access-control-expose-headers",
-        "access-control-max-age",
-        "alt-svc",
-        "connection",
-        "content-length",
-        "date",
-        "keep-alive",
-        "location",
-        "openai-organization",
-        "openai-project",
-        "proxy-authenticate",
-        "proxy-connection",
-        "server",
-        "set-cookie",
-        "strict-transport-security",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "www-authenticate",
-        "x-chosen-classifier",
+        b"access-control-allow-credentials",
+        b"access-control-allow-headers",
+        b"access-control-allow-methods",
+        b"access-control-allow-origin",
+        b"access-control-expose-headers",
+        b"access-control-max-age",
+        b"alt-svc",
+        b"connection",
+        b"content-length",
+        b"date",
+        b"keep-alive",
+        b"location",
+        b"openai-organization",
+        b"openai-project",
+        b"proxy-authenticate",
+        b"proxy-connection",
+        b"server",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"www-authenticate",
+        b"x-chosen-classifier",
     ]
 )
 
@@ -65,7 +65,7 @@ class UpstreamResponse:
     headers: list[tuple[bytes, bytes]]
     is_event_stream: bool
     model: ModelSettings
-    _response: aiohttp.ClientResponse
+    _connection: Connection
     _first_byte_by: float  # by the event loop's clock
 
     async def body(self) -> bytes:
@@ -83,22 +83,19 @@ class UpstreamResponse:
 
         Raises UpstreamTTFTTimeout, UpstreamTimeout when it falls silent later, or UpstreamProtocol.
         """
-        limits, name = self.model.timeouts, self.model.name
+        idle_s, name = self.model.timeouts.idle_s, self.model.name
         loop = asyncio.get_running_loop()
-        begun = False
+        by, begun = self._first_byte_by, False
         try:
-            while True:
-                async with asyncio.timeout_at(loop.time() + limits.idle_s if begun else self._first_byte_by):
-                    part = await self._response.content.readany()
-                if not part:
-                    return
+            while part := await self._connection.read(by):
                 begun = True
                 yield part
+                by = loop.time() + idle_s
         except TimeoutError:
             if not begun:
                 raise UpstreamTTFTTimeout(f"Model '{name}' gave no first byte in time.") from None
-            raise UpstreamTimeout(f"Model '{name}' was silent for longer than {limits.idle_s:g} s.") from None
-        except (aiohttp.ClientError, ConnectionError):
+            raise UpstreamTimeout(f"Model '{name}' was silent for longer than {idle_s:g} s.") from None
+        except BrokenResponse:
             raise UpstreamProtocol(f"Model '{name}' broke off within its answer.") from None
 
 
@@ -106,20 +103,14 @@ class UpstreamClient:
     """One connection pool for all models. Use it as an async context manager."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = Pool()
+        self._targets: dict[tuple[str, str], _Target] = {}
 
     async def __aenter__(self) -> UpstreamClient:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._pool.close()
 
     @asynccontextmanager
     async def post(
@@ -130,67 +121,77 @@ class UpstreamClient:
         Leaving the context early closes the connection, so that the model stops working for a client that has gone.
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
+        target = self._targets.get((model.name, path))
+        if target is None:
+            target = self._targets[model.name, path] = _Target.of(model, path)
         first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
-        response = await self._send(model, path, body, headers, first_byte_by)
+        connection = await self._connect(model, target.origin)
         try:
-            if 300 <= response.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
+            try:
+                connection.send(target.request(body, headers))
+                await connection.head(first_byte_by)
+            except TimeoutError:
+                raise UpstreamTTFTTimeout(f"Model '{model.name}' gave no first byte in time.") from None
+            except BrokenResponse:
+                raise UpstreamProtocol(f"Model '{model.name}' broke off before it answered.") from None
+            if 300 <= connection.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
                 raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
-            yield UpstreamResponse(
-                status=response.status,
-                headers=_safe_headers(response),
-                is_event_stream=response.content_type == "text/event-stream",
-                model=model,
-                _response=response,
-                _first_byte_by=first_byte_by,
-            )
+            safe, is_event_stream = _safe_headers(connection.headers)
+            yield UpstreamResponse(connection.status, safe, is_event_stream, model, connection, first_byte_by)
         finally:
-            response.close()  # a whole answer has given its connection back already
+            connection.release()
 
-    async def _send(
-        self, model: ModelSettings, path: str, body: bytes, headers: Headers, first_byte_by: float
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            raise UpstreamError("The upstream client is not open.")
+    async def _connect(self, model: ModelSettings, origin: Origin) -> Connection:
         limits = model.timeouts
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.connect_s)
         try:
-            async with asyncio.timeout_at(first_byte_by):
-                return await self._session.post(
-                    model.api_base + path,
-                    data=body,
-                    headers=_request_headers(model, headers),
-                    timeout=timeout,
-                    allow_redirects=False,
-                )
-        except aiohttp.ConnectionTimeoutError:
-            raise UpstreamConnect(f"Model '{model.name}': no connection within {limits.connect_s:g} s.") from None
+            return await self._pool.take(origin, limits.connect_s)
         except TimeoutError:
-            raise UpstreamTTFTTimeout(f"Model '{model.name}' gave no first byte in time.") from None
-        except aiohttp.ClientConnectorError:
+            raise UpstreamConnect(f"Model '{model.name}': no connection within {limits.connect_s:g} s.") from None
+        except ConnectFailed:
             raise UpstreamConnect(f"Model '{model.name}' cannot be reached.") from None
-        except (aiohttp.ClientError, ConnectionError, ValueError):
-            raise UpstreamProtocol(f"Model '{model.name}' broke off before it answered.") from None
 
 
-def _request_headers(model: ModelSettings, headers: Headers) -> dict[str, str]:
-    sent = {
-        name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in FORWARDED_REQUEST_HEADERS
-    }
-    sent["content-type"] = "application/json"
-    sent["accept-encoding"] = "identity"  # we read usage from the body, and pass the body on as it is
-    if model.api_key is not None:
-        sent["authorization"] = f"Bearer {model.api_key.reveal()}"
-    return sent
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where one path of a model's API is, and what of a request to it never changes."""
+
+    origin: Origin
+    start: bytes  # the request line and our own headers, up to content-length's value
+
+    @classmethod
+    def of(cls, model: ModelSettings, path: str) -> _Target:
+        url = urlsplit(model.api_base + path)
+        lines = [
+            f"POST {url.path} HTTP/1.1",
+            f"host: {url.netloc}",
+            "content-type: application/json",
+            "accept-encoding: identity",  # we read usage from the body, and pass the body on as it is
+        ]
+        if model.api_key is not None:
+            lines.append(f"authorization: Bearer {model.api_key.reveal()}")
+        return cls(Origin.of(model.api_base), "\r\n".join([*lines, "content-length: "]).encode("ascii"))
+
+    def request(self, body: bytes, headers: Headers) -> bytes:
+        """Return the whole request; of `headers` only those go along that a model may see."""
+        parts = [self.start, b"%d\r\n" % len(body)]
+        for name, value in headers:
+            if name in FORWARDED_REQUEST_HEADERS:
+                parts += (name, b": ", value, b"\r\n")
+        return b"".join([*parts, b"\r\n", body])
 
 
-def _safe_headers(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    """Return the answer's headers for the client; the model's own x-request-id becomes x-upstream-request-id."""
-    own = {name.strip().lower() for name in response.headers.get("connection", "").split(",")}
-    safe = []
-    for name, value in response.raw_headers:
-        lower = name.lower()
-        text = lower.decode("latin-1")
-        if text in _WITHHELD_RESPONSE_HEADERS or text in own or text.startswith("x-router-"):
+def _safe_headers(headers: Headers) -> tuple[list[tuple[bytes, bytes]], bool]:
+    """Return the answer's headers for the client, and whether they announce an event stream.
+
+    The model's own x-request-id becomes x-upstream-request-id.
+    """
+    safe, is_event_stream = [], False
+    own = [value for name, value in headers if name == b"connection"]
+    withheld = _WITHHELD_RESPONSE_HEADERS.union(name.strip().lower() for value in own for name in value.split(b","))
+    for name, value in headers:
+        if name in withheld or name.startswith(b"x-router-"):
             continue
-        safe.append((b"x-upstream-request-id" if lower == b"x-request-id" else lower, value))
-    return safe
+        if name == b"content-type":
+            is_event_stream = value.partition(b";")[0].strip().lower() == b"text/event-stream"
+        safe.append((b"x-upstream-request-id" if name == b"x-request-id" else name, value))
+    return safe, is_event_stream

@@ -28,7 +28,7 @@ LEVELS = (
 )
 # Third-party packages (and their parts) that only some parts of the router may know.
 OWNERS = {
-    "aiohttp": ("router.upstream.client",),
+    "httptools": ("router.upstream.http1",),
     "grpc": ("router.decide.triton",),
     "tritonclient": ("router.decide.triton",),
     "fastapi": ("router.http", "router.app"),
@@ -152,7 +152,7 @@ def test_no_two_modules_of_the_router_need_each_other() -> None:
 
 
 def test_deciding_knows_no_http() -> None:
-    forbidden = ("router.http", "router.upstream", "fastapi", "starlette", "uvicorn", "aiohttp")
+    forbidden = ("router.http", "router.upstream", "fastapi", "starlette", "uvicorn", "httptools")
     for module in (name for name in ROUTER if within(name, ("router.decide",))):
         assert [name for name in everything_behind(module) if within(name, forbidden)] == [], module
 
