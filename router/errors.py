@@ -3,13 +3,16 @@
 RouterError
 ├── ConfigurationError              stops the start; never reaches a client
 ├── ClientError                     the request is at fault (4xx)
+│   ├── MalformedRequest            400  not HTTP, or readable in two ways
 │   ├── InvalidJSON                 400  the body is not strict JSON
 │   ├── InvalidRequest              400  a field is missing, of a wrong type, or conflicts with another
 │   ├── PolicyNotFound              404  no policy has that name
 │   ├── ModelNotFound               404  neither a policy nor a model has that name
+│   ├── HeadTimeout                 408  the request's head came too slowly
 │   ├── BodyTimeout                 408  the body came too slowly
 │   ├── BodyTooLarge                413  the body is over `server.max_body_bytes`
-│   └── UnsupportedMediaType        415  not JSON, or compressed
+│   ├── UnsupportedMediaType        415  not JSON, or compressed
+│   └── HeadTooLarge                431  the request's head has no end
 ├── ClassifierError                 no usable score: the default model answers, or 503 by `triton.on_failure: reject`
 └── UpstreamError                   the chosen model did not answer (502, 504)
     ├── UpstreamConnect             502  refused, unreachable, DNS, TLS
@@ -68,6 +71,12 @@ class ClientError(RouterError):
     code = "invalid_request"
 
 
+class MalformedRequest(ClientError):
+    """What came over the connection is not an HTTP request."""
+
+    code = "malformed_request"
+
+
 class InvalidJSON(ClientError):
     """The body is not one strict JSON object: syntax, UTF-8, NaN, range, surrogates, depth or equal keys."""
 
@@ -92,6 +101,13 @@ class ModelNotFound(ClientError):
     code = "model_not_found"
 
 
+class HeadTimeout(ClientError):
+    """The client took too long to send its request's head."""
+
+    status = 408
+    code = "head_timeout"
+
+
 class BodyTimeout(ClientError):
     """The client took longer than `server.body_timeout_s` to send its body."""
 
@@ -113,6 +129,13 @@ class UnsupportedMediaType(ClientError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class HeadTooLarge(ClientError):
+    """The request's head is larger than any that a client has reason to send."""
+
+    status = 431
+    code = "head_too_large"
 
 
 class ClassifierError(RouterError):

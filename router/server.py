@@ -19,6 +19,7 @@ from router.app import create_app, create_decider, triton_connection
 from router.errors import ClassifierError, ConfigurationError
 from router.http.accounting import Accountant
 from router.http.asgi import ASGIApp
+from router.http.protocol import HTTPProtocol
 from router.metrics import Metrics
 from router.settings import Settings, load_settings
 from router.tracing import Tracing
@@ -71,7 +72,7 @@ def serve(settings: Settings, config_file: Path) -> int:
         create_app(settings) if settings.server.workers == 1 else "router.server:create_worker_app",
         factory=settings.server.workers > 1,
         loop="uvloop",
-        http="httptools",
+        http=HTTPProtocol,
         workers=settings.server.workers,
         backlog=BACKLOG,
         access_log=False,

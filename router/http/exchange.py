@@ -29,6 +29,7 @@ class Exchange:
     answered: bool = False  # the response's headers have left
     stream_open: bool = False  # they announced a stream whose end has not been sent
     broken: bool = False  # the upstream reported an error within its stream
+    finished: bool = False  # a finish_reason or [DONE] has passed: what the model had to say is complete
     done: bool = False  # the stream's [DONE] has passed
     outcome: str = "internal_error"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from router.errors import UpstreamError
+from router.errors import UpstreamError, UpstreamProtocol
 from router.http.asgi import Send, send_whole
 from router.http.exchange import Exchange
 from router.upstream.client import UpstreamResponse
@@ -44,8 +44,8 @@ async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Se
             exchange.heard_from_upstream()
         await _pass_on(exchange, response, splitter.feed(part), send)
     await _pass_on(exchange, response, splitter.end(), send)
-    if not exchange.answered:
-        await _start_stream(exchange, response, send)
+    if not (exchange.finished or exchange.broken):  # clients would take a part for the whole
+        raise UpstreamProtocol(f"Model '{response.model.name}' ended its stream before its answer was complete.")
     exchange.stream_open = False
     await send({"type": "http.response.body", "body": b""})
 
@@ -76,6 +76,7 @@ def _passes(exchange: Exchange, event: bytes, *, begun: bool) -> bool:
             raise UpstreamError("The upstream's stream began with an error.")
         exchange.broken = True  # the upstream tells the client so itself
     exchange.done |= chunk.is_done
+    exchange.finished |= chunk.finishes or chunk.is_done
     if chunk.usage is not None:
         exchange.usage = chunk.usage
         return not (chunk.usage_only and exchange.withhold_usage)

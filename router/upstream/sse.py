@@ -71,23 +71,29 @@ class _UsageJSON(msgspec.Struct):
     completion_tokens: _Count = 0
 
 
+class _ChoiceJSON(msgspec.Struct):
+    finish_reason: Any = None
+
+
 class _ChunkJSON(msgspec.Struct):
-    choices: list[msgspec.Raw] | None = None
+    choices: list[_ChoiceJSON] | None = None
     usage: _UsageJSON | None = None
     error: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What matters of one event: its usage, whether it is nothing but usage, an error, or the end."""
+    """What matters of one event: its usage, whether it is nothing but usage, an error, a choice's end, or the end."""
 
     usage: Usage | None = None
     usage_only: bool = False
     is_error: bool = False
+    finishes: bool = False
     is_done: bool = False
 
 
 _NOTHING = Chunk()
+_FINISHES = Chunk(finishes=True)
 _DONE = Chunk(is_done=True)
 _decode_chunk = msgspec.json.Decoder(_ChunkJSON).decode
 
@@ -107,10 +113,11 @@ def read_chunk(event: bytes) -> Chunk:
         raise UpstreamProtocol("The upstream sent an event that is not a chat completion chunk.") from None
     if chunk.error is not None:
         return Chunk(is_error=True)
+    finishes = any(choice.finish_reason for choice in chunk.choices or ())
     if chunk.usage is None:
-        return _NOTHING
+        return _FINISHES if finishes else _NOTHING
     usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-    return Chunk(usage=usage, usage_only=not chunk.choices)
+    return Chunk(usage=usage, usage_only=not chunk.choices, finishes=finishes)
 
 
 def _data_of(event: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
@@ -147,19 +148,72 @@ def answered(connection: socket.socket) -> bool:
 
 
 @pytest.mark.fault(
-    "two lengths, or a line break in a header", "400, and the connection closes: what follows could be read in two ways"
+    "the request's head stops coming, or comes a byte a second", "408 after 10 s, and the connection closes"
 )
-@pytest.mark.parametrize(
-    "sent",
-    [
-        HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-        HEAD + b"x-a: b\rx-b: c\r\ncontent-length: 2\r\n\r\n{}",
-    ],
-    ids=["length and chunked", "two lengths", "bare CR"],
+def test_a_slow_head(router: RouterProcess) -> None:
+    """Three clients at once, as each takes the whole ten seconds; the second has had an answer before."""
+    earlier = b"GET /health/live HTTP/1.1\r\nhost: router\r\n\r\n"
+    with (
+        connected(router, HEAD) as stopped,
+        connected(router, earlier) as second,
+        connected(router, HEAD + b"x-slow: ") as dripping,
+    ):
+        while b'"live"' not in second.recv(65536):
+            pass
+        second.sendall(b"POST /v1/ch")
+        while not answered(stopped):
+            dripping.sendall(b"a")
+            time.sleep(0.2)
+        for connection in (stopped, second, dripping):
+            answer = answer_on(connection)
+            assert (answer.status, answer.error()["code"]) == (408, "head_timeout")
+
+
+@pytest.mark.fault("a head of more than 64 KiB", "431, and the connection closes")
+def test_a_head_without_an_end(router: RouterProcess) -> None:
+    with connected(router, HEAD) as connection:
+        for i in range(100):
+            if answered(connection):
+                break
+            connection.sendall(b"x-%d: %s\r\n" % (i, b"a" * 4000))
+            time.sleep(0.01)
+        answer = answer_on(connection)
+    assert (answer.status, answer.error()["code"]) == (431, "head_too_large")
+
+
+MALFORMED = {
+    "length and chunked": HEAD + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+    "a bare CR": HEAD + b"x-a: b\rx-b: c\r\ncontent-length: 2\r\n\r\n{}",
+    "a header's second line": HEAD + b"x-a: b\r\n c\r\ncontent-length: 2\r\n\r\n{}",
+    "a space before the colon": HEAD + b"content-length : 2\r\n\r\n{}",
+    "a length below zero": HEAD + b"content-length: -1\r\n\r\n{}",
+    "a NUL": HEAD + b"x-a: \x00\r\ncontent-length: 2\r\n\r\n{}",
+    "a chunk's size that is none": HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50),
+    "a method that is none": HEAD.replace(b"POST", b"PO ST", 1) + b"content-length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.fault(
+    "what is not HTTP, or can be read in two ways: two lengths, a bare CR, a broken chunk",
+    "400 `malformed_request`, no model is called, and the connection closes",
 )
-def test_what_can_be_read_in_two_ways_is_no_request(router: RouterProcess, sent: bytes) -> None:
-    with connected(router, sent) as connection, connection.makefile("rb") as reading:
-        answer = reading.read()
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert answer.count(b"HTTP/1.1") == 1
+@pytest.mark.parametrize("sent", MALFORMED.values(), ids=MALFORMED)
+def test_what_is_no_request(stack: Stack, sent: bytes) -> None:
+    before = stack.cheap.stats()["requests"]
+    with connected(stack.router, sent) as connection:
+        answer = answer_on(connection)
+    assert (answer.status, answer.error()["code"]) == (400, "malformed_request")
+    assert stack.cheap.stats()["requests"] == before
+
+
+@pytest.mark.fault(
+    "garbage after a request that is still being answered", "the connection closes; nothing is taken for its answer"
+)
+def test_garbage_behind_a_request(stack: Stack) -> None:
+    stack.cheap.set_fault("hang")
+    with counted(stack.router, "client_cancelled"), connected(stack.router, request(model="cheap")) as connection:
+        stack.cheap.wait_for(lambda stats: stats["in_flight"] == 1)
+        connection.sendall(b"\x00\x01 garbage\r\n\r\n")
+        assert connection.recv(65536) == b""

@@ -167,6 +167,34 @@ def test_a_stream_that_ends_properly_within_an_event(stack: Stack) -> None:
     assert error["code"] == "upstream_protocol"
 
 
+@pytest.mark.fault(
+    "a stream ends without `finish_reason` and `[DONE]`", "an error event: a part is not to be taken for the whole"
+)
+def test_a_stream_that_ends_before_its_answer_is_complete(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD, CHUNK, CHUNK)
+    passed, error = broken_stream(stack, "canned")
+    assert len(passed) == 2
+    assert (error["code"], error["status"]) == ("upstream_protocol", 502)
+
+
+@pytest.mark.fault("a stream without a single event", "502 `upstream_protocol`")
+def test_a_stream_without_events(stack: Stack) -> None:
+    stack.canned.say(SSE_HEAD)
+    status, error, _ = failed(stack.router, "upstream_error", model="canned", stream=True)
+    assert (status, error["code"]) == (502, "upstream_protocol")
+
+
+@pytest.mark.fault(
+    "a stream ends after its `finish_reason`, without `[DONE]`", "it passes as it is; the answer is complete"
+)
+def test_a_complete_stream_without_done(stack: Stack) -> None:
+    stream = CHUNK + CHUNK.replace(b'"delta":{"content":"hi"}', b'"delta":{},"finish_reason":"stop"')
+    stack.canned.say(SSE_HEAD, stream)
+    before = stack.router.outcomes("ok")
+    assert stack.router.post(chat_body(PROMPT, model="canned", stream=True)).body == stream
+    assert stack.router.outcomes("ok") == before + 1
+
+
 @pytest.mark.fault("an event that is not JSON", "an error event `upstream_protocol` in its place")
 def test_a_malformed_event(stack: Stack) -> None:
     stack.cheap.set_fault("malformed")

@@ -33,7 +33,7 @@ OWNERS = {
     "tritonclient": ("router.decide.triton",),
     "fastapi": ("router.http", "router.app"),
     "starlette": ("router.http", "router.app"),
-    "uvicorn": ("router.server",),
+    "uvicorn": ("router.server", "router.http.protocol"),
     "yaml": ("router.settings",),
     "genai_prices": ("router.settings",),
     "opentelemetry": ("router.tracing",),
