@@ -9,6 +9,7 @@ UV := 0.13.9
 BIN := .venv/bin
 # The lock files are complete, so pip need not look for dependencies, nor at those of the Triton wheel, which we do not use.
 LOCKED := --quiet --disable-pip-version-check --no-deps --require-hashes
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -64,9 +65,16 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	for set in "router" "demo --extra triton --extra demo" "loadtest --extra triton --extra demo --extra loadtest" \
 		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test"; do \
 		set -- $$set; name=$$1; shift; \
-		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-			$$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \
+		$(COMPILE) --python-version 3.11 $$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \
 	done
+	$(COMPILE) --python-version 3.13 --constraints requirements/test.txt --extra tracing pyproject.toml \
+		--output-file requirements/image-router.txt
+	$(COMPILE) --python-version 3.13 --constraints requirements/test.txt --group image-loadtest \
+		--output-file requirements/image-loadtest.txt
+	$(COMPILE) --python-version 3.12 --constraints requirements/test.txt --group image-triton \
+		--output-file requirements/image-triton.txt
+	$(COMPILE) --python-version 3.13 --constraints requirements/train.txt --group image-train \
+		--output-file requirements/image-train.txt
 
 clean: ## remove environments, caches and what the stack left behind
 	rm -rf .venv .venv-uv .venv-train .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

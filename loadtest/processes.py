@@ -164,13 +164,13 @@ def responds(url: str, *, timeout_s: float = 1.0) -> bool:
         return False
 
 
-def listen(port: int, setting: str) -> socket.socket:
-    """Return a listening socket on 127.0.0.1:`port`, 0 for any free one.
+def listen(port: int, setting: str, host: str = "127.0.0.1") -> socket.socket:
+    """Return a listening socket on `host`:`port`, 0 for any free one.
 
     Raises `PortTakenError` naming `setting` when the port is in use or not ours to take.
     """
     try:
-        return socket.create_server(("127.0.0.1", port), backlog=1024)
+        return socket.create_server((host, port), backlog=1024)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortTakenError(port, setting) from error

@@ -37,11 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
         keep_requests=options.keep_requests,
     )
     try:
-        listener = socket.socket(fileno=options.fd) if options.fd is not None else listen(options.port, "--port")
+        inherited = options.fd is not None
+        listener = socket.socket(fileno=options.fd) if inherited else listen(options.port, "--port", options.host)
     except PortTakenError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{settings.name}: a simulated LLM at http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
+    host, port = listener.getsockname()[:2]
+    print(f"{settings.name}: a simulated LLM at http://{host}:{port}/v1", flush=True)
     serve(SimulatedLLMApp(settings), listener)
     return 0
 
@@ -72,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--name", required=True, help="the model's name; say that it is simulated")
-    parser.add_argument("--port", type=int, default=9101, help="on 127.0.0.1; 0 takes a free one (default 9101)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=9101, help="0 takes a free one (default 9101)")
     parser.add_argument("--fd", type=int, help="serve on this inherited listening socket instead of --port")
     parser.add_argument("--api-key", help="refuse requests without this key")
     parser.add_argument("--any-model", action="store_true", help="answer for every model name, not only --name")
