@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from router.errors import ClassifierError, ConfigurationError
@@ -75,14 +76,15 @@ def run_check_config(arguments: argparse.Namespace) -> int:
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Run the router until SIGTERM or Ctrl-C. A configuration that cannot work stops the start with one message."""
-    settings = _with_options(load_settings(arguments.config, os.environ), arguments)
+    load = partial(load_settings, arguments.config.absolute(), dict(os.environ))
+    written = load()
+    settings = _with_options(written, arguments)
     with _shared_metrics(settings.server.workers):
         # Imported late: prometheus_client looks for the workers' shared directory when it is imported.
-        from router.server import check_classifier, log_to_stderr, serve
+        from router.server import log_to_stderr, serve
 
         log_to_stderr(settings)
-        asyncio.run(check_classifier(settings))
-        return serve(settings, arguments.config)
+        return serve(settings, written, load)
 
 
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:

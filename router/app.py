@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import asyncio
+import logging
+from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -17,8 +17,9 @@ from router.decide.classification import Classification
 from router.decide.decider import Decider, Lane, classifier_of
 from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, LabelClassifier, TritonClassifier, TritonConnection
-from router.errors import RouterError, error_body
+from router.errors import ClassifierError, ConfigurationError, RouterError, error_body
 from router.http.accounting import Accountant
+from router.http.admission import Admission
 from router.http.asgi import ASGIApp, Receive, Scope, Send, answer_safely
 from router.http.chat import ChatEndpoint
 from router.http.dashboard import dashboard_api
@@ -26,53 +27,111 @@ from router.http.live import RecentExchanges, live_api
 from router.http.models import models_api
 from router.http.openapi import describe
 from router.http.ops import Canary, ops_api
+from router.http.reload import Reload, reload_api
 from router.http.route import route_api
 from router.metrics import Metrics
-from router.settings import FixedPolicy, LabelPolicy, Settings
+from router.settings import FixedPolicy, LabelPolicy, Settings, TritonSettings
 from router.tracing import Tracing
 from router.upstream.client import UpstreamClient
+
+logger = logging.getLogger("router")
 
 CHAT_PATHS = ("/v1/chat/completions", "/completions")
 
 
-def create_app(settings: Settings) -> ASGIApp:
-    """Return the router for these settings; its connections open and close with ASGI's lifespan."""
-    metrics = Metrics()
-    recent = RecentExchanges()
-    accountant = Accountant(settings, metrics, recent.add)
-    triton = triton_connection(settings)
-    upstream = UpstreamClient()
-    tracing = Tracing.to(settings.tracing.otlp_endpoint)
-    decider = create_decider(settings, triton, accountant, tracing)
+Caches = dict[tuple[TritonSettings, str, tuple[str, ...]], ClassificationCache]
+"""By all that a score depends on: where from, which model, and the labels that it was told."""
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with triton, upstream:
-            yield
-            await decider.close()
-        tracing.close()
 
-    api = FastAPI(
-        title="LLM router",
-        version=__version__,
-        description="Every prompt is scored; the cheapest model that suffices answers.",
-        lifespan=lifespan,
-    )
-    canary = Canary(decider, settings.triton.on_failure)
-    route, ops = route_api(settings, decider), ops_api(settings, canary, metrics)
-    for part in (models_api(settings), route, ops):
-        api.include_router(part)
-    _answer_errors_in_openai_shape(api, "/docs")
-    describe(api)
-    public = _in_front_of(api, ChatEndpoint(settings, decider, upstream, accountant, tracing))
-    if not settings.admin.enabled:
-        return public
+class Process:
+    """What lasts as long as the process, while one `Application` follows another."""
 
-    admin = FastAPI(openapi_url=None)
-    for part in (dashboard_api(), live_api(settings, canary, metrics, recent), route, ops):
-        admin.include_router(part)
-    _answer_errors_in_openai_shape(admin, "/dashboard")
-    return _by_listener(settings.admin.port, admin, public)
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.recent = RecentExchanges()
+        self.admission = Admission(self.metrics)
+        self.caches: Caches = {}
+
+
+class Application:
+    """The router for one configuration, as ASGI. An async context manager: its connections are open within.
+
+    Leaving the context waits until the last request has been answered. `reload` is what POST /admin/reload does.
+    """
+
+    def __init__(self, settings: Settings, process: Process, reload: Reload | None = None) -> None:
+        self.settings = settings
+        self._accountant = Accountant(settings, process.metrics, process.recent.add)
+        self._triton = triton_connection(settings)
+        self._upstream = UpstreamClient()
+        self._tracing = Tracing.to(settings.tracing.otlp_endpoint)
+        self._decider = _decider(settings, self._triton, self._accountant, self._tracing, process.caches)
+        self._answer = self._listeners(process, reload)
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def __aenter__(self) -> Self:
+        await self._triton.__aenter__()
+        await self._upstream.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._idle.wait()
+        await self._decider.close()
+        await self._upstream.__aexit__()
+        await self._triton.__aexit__()
+        self._tracing.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def check_contract(self) -> None:
+        """Raise ConfigurationError when a policy needs what the served classifier lacks.
+
+        A Triton that cannot be asked is only logged: until it comes up the policies' default models answer.
+        """
+        try:
+            await self._decider.check_contract()
+        except ClassifierError as error:
+            if error.reason == "contract":
+                raise ConfigurationError([f"{self.settings.source}: {error}"]) from None
+            logger.warning("going on without the classifier: %s", error)
+
+    def _listeners(self, process: Process, reload: Reload | None) -> ASGIApp:
+        settings, decider = self.settings, self._decider
+        api = FastAPI(
+            title="LLM router",
+            version=__version__,
+            description="Every prompt is scored; the cheapest model that suffices answers.",
+        )
+        canary = Canary(decider, settings.triton.on_failure, process.admission)
+        route, ops = route_api(settings, decider), ops_api(settings, canary, process.metrics)
+        for part in (models_api(settings), route, ops):
+            api.include_router(part)
+        _answer_errors_in_openai_shape(api, "/docs")
+        describe(api)
+        chat = ChatEndpoint(settings, decider, self._upstream, self._accountant, self._tracing)
+        public = _in_front_of(api, process.admission.guard(chat))
+        if not settings.admin.enabled:
+            return public
+
+        admin = FastAPI(openapi_url=None)
+        live = live_api(settings, canary, process.metrics, process.recent)
+        for part in (dashboard_api(), live, route, ops):
+            admin.include_router(part)
+        if reload is not None:
+            admin.include_router(reload_api(reload))
+        _answer_errors_in_openai_shape(admin, "/dashboard")
+        return _by_listener(settings.admin.port, admin, public)
 
 
 def triton_connection(settings: Settings) -> TritonConnection:
@@ -80,20 +139,38 @@ def triton_connection(settings: Settings) -> TritonConnection:
     return TritonConnection(settings.triton.url, settings.triton.deadline_ms / 1000)
 
 
-def create_decider(settings: Settings, triton: TritonConnection, accountant: Accountant, tracing: Tracing) -> Decider:
-    """Return the decider with one lane for each Triton model that a policy needs."""
+def _decider(
+    settings: Settings, triton: TritonConnection, accountant: Accountant, tracing: Tracing, caches: Caches
+) -> Decider:
+    """Return the decider with one lane for each Triton model that a policy needs; known scores stay known."""
     classifiers: dict[str, Classifier] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     for policy in settings.policies.values():
         model = classifier_of(policy, settings)
         if isinstance(policy, LabelPolicy):
-            classifiers[model] = LabelClassifier(triton, model, [label for label, _ in policy.llms])
+            labels[model] = tuple(label for label, _ in policy.llms)
+            classifiers[model] = LabelClassifier(triton, model, labels[model])
         elif not isinstance(policy, FixedPolicy):
             classifiers[model] = TritonClassifier(triton, model)
-    return Decider(settings, {name: _lane(name, c, settings, accountant, tracing) for name, c in classifiers.items()})
-
-
-def _lane(name: str, classifier: Classifier, settings: Settings, accountant: Accountant, tracing: Tracing) -> Lane:
     limits = settings.triton
+    known = {(limits, name, labels.get(name, ())): ClassificationCache(limits.cache_entries) for name in classifiers}
+    kept = {key: caches.get(key, cache) for key, cache in known.items()}
+    caches.clear()
+    caches.update(kept)
+    lanes = {}
+    for (_, name, _), cache in kept.items():
+        lanes[name] = _lane(name, classifiers[name], limits, cache, accountant, tracing)
+    return Decider(settings, lanes)
+
+
+def _lane(
+    name: str,
+    classifier: Classifier,
+    limits: TritonSettings,
+    cache: ClassificationCache,
+    accountant: Accountant,
+    tracing: Tracing,
+) -> Lane:
     breaker = Breaker(failures_to_open=5, cooldown_s=1.0, changed=accountant.breaker_of(name))
     guard = Guard(tracing.around_batches(classifier.classify), breaker)
     batcher: MicroBatcher[Classification] = MicroBatcher(
@@ -106,17 +183,14 @@ def _lane(name: str, classifier: Classifier, settings: Settings, accountant: Acc
         queue_changed=accountant.queue_changed,
     )
     deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
-    cache = ClassificationCache(limits.cache_entries)
     return Lane(classifier, guard, Scorer(batcher, cache, guard, deadline_s))
 
 
-def _in_front_of(api: FastAPI, chat: ChatEndpoint) -> ASGIApp:
+def _in_front_of(api: FastAPI, chat: ASGIApp) -> ASGIApp:
     """Let chat requests past the framework: a plain callable answers two to three times as many of them."""
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await api(scope, receive, send)
-        elif scope["path"] in CHAT_PATHS and scope["method"] == "POST":
+        if scope["path"] in CHAT_PATHS and scope["method"] == "POST":
             await chat(scope, receive, send)
         else:
             await answer_safely(api, scope, receive, send)
@@ -128,8 +202,7 @@ def _by_listener(admin_port: int, admin: ASGIApp, public: ASGIApp) -> ASGIApp:
     """Let each listener answer for itself: the local port of a connection says which one took it."""
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        local = scope.get("server")  # absent for the lifespan
-        if scope["type"] == "http" and local and local[1] == admin_port:
+        if scope["server"][1] == admin_port:
             await answer_safely(admin, scope, receive, send)
         else:
             await public(scope, receive, send)

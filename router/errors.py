@@ -1,7 +1,9 @@
 """Every error of the router, and what a client sees of it.
 
 RouterError
-├── ConfigurationError              stops the start; never reaches a client
+├── ConfigurationError         400  stops the start, or a reload; only the admin listener shows it
+├── Overloaded                 503  refused before its body was read; nothing is wrong with it
+├── Stopping                   503  cut off because the router stops
 ├── ClientError                     the request is at fault (4xx)
 │   ├── MalformedRequest            400  not HTTP, or readable in two ways
 │   ├── InvalidJSON                 400  the body is not strict JSON
@@ -58,9 +60,27 @@ def error_body(message: str, status: int, type_: str, code: str, param: str | No
 class ConfigurationError(RouterError):
     """The configuration is unusable; `problems` has one sentence each, with file and line where there is one."""
 
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_configuration"
+
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class Overloaded(RouterError):
+    """The router has as much to do as it can answer in time."""
+
+    status = 503
+    code = "overloaded"
+
+
+class Stopping(RouterError):
+    """The router stops, and the request was not over when its patience was."""
+
+    status = 503
+    code = "stopping"
 
 
 class ClientError(RouterError):

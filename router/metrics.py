@@ -33,6 +33,8 @@ OUTCOMES = (
     "classifier_error",  # refused by `triton.on_failure: reject`
     "client_error",  # 4xx of ours
     "client_cancelled",  # the client went away
+    "overloaded",  # refused before its body was read
+    "stopped",  # cut off when the router stopped
     "internal_error",  # a bug of ours
 )
 
@@ -55,6 +57,10 @@ class Metrics:
         )
         self.overhead = histogram(
             "overhead_seconds", "Time to the response's headers less the wait for the upstream.", _OVERHEAD_S, "policy"
+        )
+
+        self.refused = counter(
+            "refused_requests", "Requests refused before their body was read: in_flight or event_loop.", "reason"
         )
 
         # Decisions
@@ -104,12 +110,23 @@ class Metrics:
         self.baseline = counter("baseline_dollars", "The same tokens at the policy's dearest model.", "policy", "task")
         self.unpriced = counter("unpriced_requests", "Answers by models whose price is unknown.", "model")
 
+        # The process
+        self.config_reloads = counter(
+            "config_reloads", "Reloads of the configuration, each worker's own: ok or rejected.", "result"
+        )
+        self.config_hash = gauge("config_hash", "The configuration in force as a number; keys are no part.", of="max")
+        self.config_hash_min = gauge("config_hash_min", "The same, where workers disagree the least.", of="min")
         self.build = gauge(
             "build_info", "1, with the versions of this router and its Python.", "version", "python", of="max"
         )
         self.build.labels(__version__, platform.python_version()).set(1)
-        self.started = gauge("start_time_seconds", "When the router started, in Unix time.", of="min")
+        self.started = gauge("start_time_seconds", "When the router started, in Unix time.", of="first")
         self.started.set_to_current_time()
+
+    def configured(self, fingerprint: int) -> None:
+        """Note which configuration this process has."""
+        self.config_hash.set(fingerprint)
+        self.config_hash_min.set(fingerprint)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format, summed over the workers when there are several."""
@@ -140,9 +157,10 @@ class Metrics:
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
-    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min"] = "sum") -> Gauge:
-        """Return a gauge that adds up over the live workers, or is their maximum, or the least there ever was."""
-        modes: dict[str, Literal["livesum", "livemax", "min"]] = {"sum": "livesum", "max": "livemax", "min": "min"}
+    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min", "first"] = "sum") -> Gauge:
+        """Return a gauge: of the live workers the sum, the maximum or the least; or the least that there ever was."""
+        modes: dict[str, Literal["livesum", "livemax", "livemin", "min"]]
+        modes = {"sum": "livesum", "max": "livemax", "min": "livemin", "first": "min"}
         return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
 
 

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import errno
 import logging
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from types import FrameType
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
-from router.app import create_app, create_decider, triton_connection
-from router.errors import ClassifierError, ConfigurationError
-from router.http.accounting import Accountant
-from router.http.asgi import ASGIApp
+from router.app import Application, Process
+from router.errors import ConfigurationError
 from router.http.protocol import HTTPProtocol
-from router.metrics import Metrics
-from router.settings import Settings, load_settings
-from router.tracing import Tracing
+from router.reload import ReloadableRouter
+from router.settings import Settings, with_fixed_of
+from router.workers import run_apart, supervise
 
 logger = logging.getLogger("router")
 
-DRAIN_S = 30
 # Longer than clients keep an idle connection, so that it is they who close it and no request meets a closed one.
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 ENOUGH_DESCRIPTORS = 4096
-_CONFIG_VARIABLE = "LLM_ROUTER_CONFIG"
 
 
 def log_to_stderr(settings: Settings) -> None:
@@ -40,61 +41,117 @@ def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def create_worker_app() -> ASGIApp:
-    """Return the application for one of several workers, which know the configuration's file only."""
-    settings = load_settings(Path(os.environ[_CONFIG_VARIABLE]), os.environ)
-    log_to_stderr(settings)
-    return create_app(settings)
+def check_classifier(settings: Settings) -> int:
+    """Return 1, having said why on stderr, when a policy needs what the served classifier lacks; else 0."""
+
+    async def check() -> None:
+        async with Application(settings, Process()) as application:
+            await application.check_contract()
+
+    try:
+        asyncio.run(check())
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
-async def check_classifier(settings: Settings) -> None:
-    """Stop the start with ConfigurationError when a policy needs what the served classifier lacks.
+def serve(settings: Settings, written: Settings, load: Callable[[], Settings]) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; returns the exit status.
 
-    A Triton that cannot be asked does not stop it: until it comes up the policies' default models answer.
+    `written` is what the file says, `settings` that with the command line's options; `load` reads the file anew.
     """
-    async with triton_connection(settings) as triton:
-        decider = create_decider(settings, triton, Accountant(settings, Metrics()), Tracing())
-        try:
-            await decider.check_contract()
-        except ClassifierError as error:
-            if error.reason == "contract":
-                raise ConfigurationError([f"{settings.source}: {error}"]) from None
-            logger.warning("starting without the classifier: %s", error)
-
-
-def serve(settings: Settings, config_file: Path) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; returns the exit status."""
-    # uvicorn raises a signal anew once it has drained: a stop that was asked for is no failure.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until a server listens to it
+    if run_apart(partial(check_classifier, settings)):
+        return 1
     _raise_descriptor_limit()
     settings, listeners = _bind_all(settings)
+    logger.info("listening on http://%s:%d", settings.server.host, settings.server.port)
+    if settings.admin.enabled:
+        logger.info("dashboard at http://%s:%d/dashboard", settings.admin.host, settings.admin.port)
+    if settings.server.workers == 1:
+        return _serve_alone(ReloadableRouter(settings, written, load), listeners)
+    return _Workers(settings, written, load, listeners).run()
+
+
+def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> int:
+    """Serve in this process."""
     config = uvicorn.Config(
-        create_app(settings) if settings.server.workers == 1 else "router.server:create_worker_app",
-        factory=settings.server.workers > 1,
+        router,
         loop="uvloop",
         http=HTTPProtocol,
-        workers=settings.server.workers,
         backlog=BACKLOG,
         access_log=False,
         log_config=None,
         log_level="warning",
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    logger.info("listening on http://%s:%d", settings.server.host, settings.server.port)
-    if settings.admin.enabled:
-        logger.info("dashboard at http://%s:%d/dashboard", settings.admin.host, settings.admin.port)
-    if settings.server.workers == 1:
-        server = uvicorn.Server(config)
-        server.run(sockets=listeners)
-        return 0 if server.started else 1
-    os.environ[_CONFIG_VARIABLE] = str(config_file)
-    # What options chose and what the system gave for a port 0: the workers' configuration says it too.
-    os.environ["LLM_ROUTER_PORT"] = str(settings.server.port)
-    os.environ["LLM_ROUTER_ADMIN_PORT"] = str(settings.admin.port)
-    Multiprocess(config, sockets=listeners).run()
-    return 0
+    server = _Server(config, router)
+    server.run(sockets=listeners)
+    return 0 if server.started else 1
+
+
+class _Workers:
+    """Serves in several processes, all with the newest usable configuration."""
+
+    def __init__(
+        self, settings: Settings, written: Settings, load: Callable[[], Settings], listeners: list[socket.socket]
+    ) -> None:
+        self._settings = settings
+        self._written = written
+        self._load = load
+        self._listeners = listeners
+
+    def run(self) -> int:
+        return supervise(self._work, self._settings.server.workers, hang_up=self._hang_up, stop=self._stop)
+
+    def _work(self) -> int:
+        parent = os.getppid()
+        router = ReloadableRouter(self._settings, self._written, self._load, lambda: os.kill(parent, signal.SIGHUP))
+        return _serve_alone(router, self._listeners)
+
+    def _hang_up(self) -> None:
+        """Keep the new configuration for workers that start later; those that run read it, and judge it, themselves."""
+        with suppress(ConfigurationError):
+            self._written = self._load()
+            self._settings = with_fixed_of(self._settings, self._written)
+
+    def _stop(self) -> float:
+        for listener in self._listeners:  # connections would wait here for ever once the workers have closed theirs
+            listener.close()
+        return self._settings.server.stop_delay_s + self._settings.server.drain_s
+
+
+class _Server(uvicorn.Server):
+    """uvicorn with our end: /health/ready says so at once, a delay for load balancers, a drain, and out."""
+
+    def __init__(self, config: uvicorn.Config, router: ReloadableRouter) -> None:
+        super().__init__(config)
+        self._router = router
+        self._parent = os.getppid()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; a second signal ends the drain. A worker leaves Ctrl-C to its parent."""
+        if sig == signal.SIGINT and multiprocessing.parent_process() is not None:
+            return
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._router.announce_stop()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop too when the supervisor has gone: nobody could stop us any more."""
+        return await super().on_tick(counter) or os.getppid() != self._parent
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Wait for load balancers, stop listening, drain; who is still there at the end of it is told so."""
+        server = self._router.settings.server
+        self._router.announce_stop()
+        waits_until = monotonic() + server.stop_delay_s
+        while monotonic() < waits_until and not self.force_exit:  # noqa: ASYNC110 - uvicorn knows flags
+            await asyncio.sleep(0.05)
+        self.config.timeout_graceful_shutdown = server.drain_s  # type: ignore[assignment] # it may be a fraction
+        await super().shutdown(sockets)
 
 
 def _bind_all(settings: Settings) -> tuple[Settings, list[socket.socket]]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mutabl
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from router.errors import RouterError, without_values
+from router.errors import RouterError, Stopping, without_values
 
 logger = logging.getLogger("router.http")
 
@@ -86,13 +86,16 @@ async def answer_safely(app: ASGIApp, scope: Scope, receive: Receive, send: Send
 
     try:
         await app(scope, receive, with_id)
+        return
     except ClientGone:
         return
+    except asyncio.CancelledError:  # the server's patience with open requests is over
+        failed: RouterError = Stopping("The router was stopped. Try again.")
     except Exception as error:
         logger.error("request %s: %s", id_.decode(), without_values(error))
-        if not started:
-            failed = RouterError("The router failed. The operator's log knows why.")
-            await send_whole(with_id, failed.status, [(b"content-type", b"application/json")], failed.body())
+        failed = RouterError("The router failed. The operator's log knows why.")
+    if not started:
+        await send_whole(with_id, failed.status, [(b"content-type", b"application/json")], failed.body())
 
 
 @asynccontextmanager

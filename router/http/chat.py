@@ -18,6 +18,7 @@ from router.errors import (
     ClassifierError,
     ClientError,
     RouterError,
+    Stopping,
     UpstreamError,
     UpstreamTimeout,
     without_values,
@@ -80,6 +81,9 @@ class ChatEndpoint:
             exchange.outcome = _outcome_of(error)
             self._accountant.failed(exchange, error)
             await _send_error(exchange, error, closing_gently(receive, send))
+        except asyncio.CancelledError:  # the server's patience with open requests is over
+            exchange.outcome = "stopped"
+            await _send_error(exchange, Stopping("The router was stopped. Try again."), send)
         except Exception as error:  # a bug of ours: the client hears of it, the log names it, neither sees the prompt
             logger.error("request %s: %s", exchange.request_id.decode(), without_values(error))
             await _send_error(exchange, RouterError("The router failed. The operator's log knows why."), send)

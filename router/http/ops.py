@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from router.decide.decider import Decider
 from router.errors import ClassifierError
+from router.http.admission import Admission
 from router.metrics import Metrics
 from router.settings import OnFailure, Settings, redacted
 
@@ -20,15 +21,18 @@ _CANARY_FRESH_S = 1.0
 class Canary:
     """Whether the classifier really classifies, asked at most once a second however often it is probed."""
 
-    def __init__(self, decider: Decider, on_failure: OnFailure) -> None:
+    def __init__(self, decider: Decider, on_failure: OnFailure, admission: Admission) -> None:
         self._decider = decider
+        self._admission = admission
         self._when_failing = "unready" if on_failure == "reject" else "degraded"
         self._asked = -_CANARY_FRESH_S
         self._failure: str | None = None
         self._asking = asyncio.Lock()
 
     async def state(self) -> dict[str, str]:
-        """Return `status` (ready, degraded, unready) and `classifier` (ok, or why it does not score)."""
+        """Return `status` (ready, degraded, unready, stopping) and `classifier` (ok, or why it does not score)."""
+        if self._admission.stopping:
+            return {"status": "stopping", "classifier": "not asked"}
         reason = await self._why_not()
         if reason is None:
             return {"status": "ready", "classifier": "ok"}
@@ -66,10 +70,11 @@ def ops_api(settings: Settings, canary: Canary, metrics: Metrics) -> APIRouter:
         """Readiness, by a real inference.
 
         `degraded` (200) means that requests are answered by their policies' default models; with
-        `triton.on_failure: reject` they would be refused, so the status is then 503 `unready`.
+        `triton.on_failure: reject` they would be refused, so the status is then 503 `unready`. A router that was told
+        to stop says 503 `stopping` at once, so that load balancers send nothing new.
         """
         state = await canary.state()
-        return JSONResponse(state, status_code=503 if state["status"] == "unready" else 200)
+        return JSONResponse(state, status_code=503 if state["status"] in ("unready", "stopping") else 200)
 
     @api.get("/config")
     async def config() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 yaml_nodes (lines, variables) → yaml_fields (types, bounds) → policies, nvidia_v1, prices → load → Settings
 """
 
+from router.settings.changes import changes, fingerprint, needs_restart, with_fixed_of
 from router.settings.load import load_settings, redacted
 from router.settings.types import (
     DIMENSIONS,
@@ -50,6 +51,10 @@ __all__ = [
     "Timeouts",
     "TracingSettings",
     "TritonSettings",
+    "changes",
+    "fingerprint",
     "load_settings",
+    "needs_restart",
     "redacted",
+    "with_fixed_of",
 ]

@@ -130,13 +130,20 @@ class TritonSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """The router's own listener. `port` 0 takes any free one."""
+    """The router's own listener, and how much it takes on. `port` 0 takes any free one.
+
+    `max_in_flight` None means as many as the limit on open files allows; `max_lag_ms` 0 means no limit.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8084
     workers: int = 1
     max_body_bytes: int = 4_194_304
     body_timeout_s: float = 10.0
+    max_in_flight: int | None = None
+    max_lag_ms: float = 25.0
+    stop_delay_s: float = 0.0
+    drain_s: float = 30.0
     log_level: str = "info"
 
 

@@ -24,6 +24,8 @@ STAGES = {
     "client": "Client's connection",
     "input": "Client's request",
     "process": "Process",
+    "reload": "Reload",
+    "stop": "Stop",
     "overload": "Overload",
     "keys": "Keys",
     "secrets": "Secrets and addresses",

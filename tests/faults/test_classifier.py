@@ -76,7 +76,7 @@ def test_triton_comes_later_dies_under_load_and_comes_back(
     assert decision(router) == "fallback;reason=unavailable"
     assert router.get("/health/live").status == 200
     assert router.ready() == {"status": "degraded", "classifier": "unavailable"}
-    assert "starting without the classifier" in router.log()
+    assert "going on without the classifier" in router.log()
 
     with LocalTriton.start(tmp_path / "triton", models=models, grpc_port=port) as triton:
         recovers(router)

@@ -160,9 +160,10 @@ def test_several_workers_count_as_one(stack: Stack, slow_llm: SimulatedLLM, tmp_
     router = RouterProcess.start(config, tmp_path, "--workers", "2")
     try:
         parent = psutil.Process(router.child.pid)
-        workers = [child for child in parent.children() if "spawn_main" in " ".join(child.cmdline())]
+        workers = parent.children()
         assert len(workers) == 2
-        directory = Path(workers[0].environ()["PROMETHEUS_MULTIPROC_DIR"])
+        shared = [Path(file.path) for file in workers[0].memory_maps() if file.path.endswith(".db")]
+        directory = shared[0].parent
         wait_until(lambda: all(any(directory.glob(f"*_{worker.pid}.db")) for worker in workers))
 
         def ask(number: int) -> int:

@@ -23,6 +23,7 @@ LEVELS = (
     ("router.decide",),
     ("router.http",),
     ("router.app",),
+    ("router.reload", "router.workers"),
     ("router.server", "router.check_config"),
     ("router.__main__",),
 )

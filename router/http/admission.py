@@ -1,0 +1,116 @@
+"""Who is let in: no more than can be answered in time. Decides before a request's body is read.
+
+Two limits: how many requests are in flight, because each holds two open files, and how late the event loop is, because
+a processor that is busy with too many requests answers none of them in time.
+"""
+
+from __future__ import annotations
+
+import random
+from math import ceil
+from resource import RLIMIT_NOFILE, getrlimit
+
+from router.errors import Overloaded
+from router.http.asgi import ASGIApp, Receive, Scope, Send, request_id, send_whole
+from router.metrics import Metrics
+from router.settings import ServerSettings
+
+# Of the open files, what is not for requests in flight: libraries, listeners, and connections that are kept idle.
+_OTHER_FILES = 64
+_FILES_PER_REQUEST = 2.5
+
+_BODY = Overloaded("The router is at its limit. Try again after the time in Retry-After.").body()
+
+
+class Admission:
+    """Lets requests in or refuses them; one for the life of a process, its limits are those of the last `limit`."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.stopping = False
+        self.in_flight = 0
+        self.max_in_flight = 1
+        self.shedder = Shedder()
+        self._metrics = metrics
+
+    def limit(self, settings: ServerSettings) -> None:
+        """Take the limits over."""
+        self.max_in_flight = settings.max_in_flight or affordable(getrlimit(RLIMIT_NOFILE)[0])
+        self.shedder.target_s = settings.max_lag_ms / 1000
+
+    def guard(self, app: ASGIApp) -> ASGIApp:
+        """Return `app` for those who are let in, and a quick 503 for the others."""
+
+        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+            reason = self._why_not()
+            if reason is not None:
+                await self._refuse(reason, scope, send)
+                return
+            self.in_flight += 1
+            try:
+                await app(scope, receive, send)
+            finally:
+                self.in_flight -= 1
+
+        return guarded
+
+    def _why_not(self) -> str | None:
+        if self.in_flight >= self.max_in_flight:
+            return "in_flight"
+        return None if self.shedder.admits() else "event_loop"
+
+    async def _refuse(self, reason: str, scope: Scope, send: Send) -> None:
+        self._metrics.refused.labels(reason).inc()
+        self._metrics.requests.labels("none", "none", "none", "overloaded").inc()
+        wait_ms = random.randint(500, 3000)  # noqa: S311 - so that those who were refused together do not return so
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"retry-after", b"%d" % ceil(wait_ms / 1000)),
+            (b"retry-after-ms", b"%d" % wait_ms),
+            (b"x-request-id", request_id(scope)),
+        ]
+        await send_whole(send, Overloaded.status, headers, _BODY)
+
+
+def affordable(open_files: int) -> int:
+    """Return how many requests may be in flight when so many files may be open."""
+    return max(1, int((open_files - _OTHER_FILES) / _FILES_PER_REQUEST))
+
+
+class Shedder:
+    """Says which new requests the event loop can take, from how late it is. Pure: time is told.
+
+    While it is on time: all. Late for `_PATIENCE_S` without a break: a share that shrinks until it is on time, and
+    grows again as long as it is. A short delay, a garbage collection for instance, refuses nobody.
+    """
+
+    _PATIENCE_S = 0.25
+    _LEAST_SHARE = 0.02
+    _SHRINK_AT_MOST = 0.5
+    _GROW = 1.1
+
+    def __init__(self, target_s: float = 0.0) -> None:
+        self.target_s = target_s  # 0: never late enough
+        self.share = 1.0
+        self._late_since: float | None = None
+        self._credit = 0.0
+
+    def observe(self, lag_s: float, now: float) -> None:
+        """Learn how late the event loop is at this moment."""
+        if not self.target_s or lag_s <= self.target_s:
+            self._late_since = None
+            self.share = min(1.0, self.share * self._GROW)
+            return
+        if self._late_since is None:
+            self._late_since = now - lag_s
+        if self.share < 1.0 or now - self._late_since >= self._PATIENCE_S:
+            self.share = max(self._LEAST_SHARE, self.share * max(self._SHRINK_AT_MOST, self.target_s / lag_s))
+
+    def admits(self) -> bool:
+        """Return whether the next request is within the share, evenly spread over those that come."""
+        if self.share >= 1.0:
+            return True
+        self._credit += self.share
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
