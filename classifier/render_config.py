@@ -7,21 +7,33 @@ from pathlib import Path
 
 from classifier.errors import VersionError
 
-CONFIGS = ("config.pbtxt", "configs/cpu.pbtxt")
-
 _SPEC_LINE = re.compile(r'^parameters\s*\{\s*key:\s*"spec"\s.*$', re.MULTILINE)
+_SERVED_VERSIONS = re.compile(
+    r"^version_policy\s*:?\s*\{\s*specific\s*:?\s*\{\s*versions\s*:\s*\[([\d\s,]*)\]", re.MULTILINE
+)
 
 
 def render_config(version: Path) -> list[Path]:
-    """Put `version`/spec.json into the configs beside the version; returns the files that it wrote."""
+    """Put `version`/spec.json into the configs beside the version that serve it; returns the files that it wrote."""
     spec_file = version / "spec.json"
     if not spec_file.is_file():
         raise VersionError(f"{spec_file} is missing: export a version first, `python -m classifier export --help`")
     line = spec_line(json.loads(spec_file.read_text(encoding="utf-8")))
-    configs = [version.parent / name for name in CONFIGS if (version.parent / name).is_file()]
+    configs = [config for config in all_configs(version.parent) if serves(config, version.name)]
     for config in configs:
         config.write_text(_with_spec(config, line), encoding="utf-8")
     return configs
+
+
+def all_configs(model: Path) -> list[Path]:
+    """A model's config.pbtxt and those that `tritonserver --model-config-name` can pick."""
+    return [config for config in (model / "config.pbtxt", *sorted(model.glob("configs/*.pbtxt"))) if config.is_file()]
+
+
+def serves(config: Path, version: str) -> bool:
+    """Whether the config's version_policy names this version; one without such a policy serves whatever is there."""
+    policy = _SERVED_VERSIONS.search(config.read_text(encoding="utf-8"))
+    return policy is None or version in re.split(r"[\s,]+", policy.group(1))
 
 
 def spec_line(spec: object) -> str:
@@ -48,4 +60,4 @@ def _with_spec(config: Path, line: str) -> str:
 
 def rendered_names(configs: Sequence[Path]) -> str:
     """The files for a message, or what their absence means."""
-    return ", ".join(map(str, configs)) or "no config beside the version, nothing to render"
+    return ", ".join(map(str, configs)) or "no config beside the version serves it, nothing to render"

@@ -34,6 +34,7 @@ from loadtest.triton_wheel import TritonWheel, TritonWheelError
 REPOSITORY = Path(__file__).parents[1]
 MODELS = REPOSITORY / "triton_models"
 HOST = "127.0.0.1"
+CACHE_VARIABLE = "PROMPT_CLASSIFIER_CACHE"  # where the classifier keeps what it derives at its first start
 PORT_SETTINGS = ("TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
 START_DEADLINE_S = 90.0
 STOP_GRACE_S = 10.0
@@ -61,6 +62,7 @@ class LocalTriton:
         *,
         models: Path = MODELS,
         extra_models: Sequence[Path] = (),
+        config: str = "cpu",
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -69,8 +71,8 @@ class LocalTriton:
         """Start Triton and return when every model answers.
 
         `run_dir` keeps the log, a copy of the models and the backend; it is made, or reused. All models of
-        the repository `models` are loaded with their CPU configuration, and those in `extra_models`. A port
-        of 0 is any free one. `on_progress` gets a line about each step.
+        the repository `models` are loaded, and those in `extra_models`, with configs/`config`.pbtxt where they
+        have it. A port of 0 is any free one. `on_progress` gets a line about each step.
 
         Raises LocalTritonError, or PortTakenError when a wanted port is taken. Start from a thread that
         stays: Linux ties a child's life to the thread that started it.
@@ -78,7 +80,7 @@ class LocalTriton:
         wheel = _find_wheel()
         run_dir = run_dir.resolve()
         on_progress("triton: preparing the model repository")
-        names = _copy_models(run_dir / "models", models, extra_models)
+        names = _copy_models(run_dir / "models", models, extra_models, config)
         _link_backend(run_dir / "backends" / "python", wheel)
         wanted = (http_port, grpc_port, metrics_port)
         attempts = 1 if all(wanted) else _START_ATTEMPTS
@@ -86,7 +88,7 @@ class LocalTriton:
             ports = _choose_ports(wanted)
             on_progress(f"triton: starting, {len(names)} models, gRPC on {HOST}:{ports[1]}")
             try:
-                return cls(_start(run_dir, wheel, names, ports), ports)
+                return cls(_start(run_dir, wheel, names, config, ports), ports)
             except ChildError as error:
                 attempts -= 1
                 log = (run_dir / "triton.log").read_text(errors="replace")
@@ -136,11 +138,13 @@ def _find_wheel() -> TritonWheel:
         raise LocalTritonError(str(error)) from None
 
 
-def _copy_models(target: Path, models: Path, extra_models: Sequence[Path]) -> list[str]:
+def _copy_models(target: Path, models: Path, extra_models: Sequence[Path], config: str) -> list[str]:
     """Copy the models, so that a run can be tampered with; return their names."""
     sources = [*sorted(path.parent for path in models.glob("*/config.pbtxt")), *extra_models]
     if not sources:
         raise LocalTritonError(f"no model in {models}: expected directories with a config.pbtxt")
+    if not any((source / "configs" / f"{config}.pbtxt").is_file() for source in sources):
+        raise LocalTritonError(f"no model in {models} has a configs/{config}.pbtxt")
     shutil.rmtree(target, ignore_errors=True)
     for source in sources:
         shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -163,7 +167,7 @@ def _choose_ports(wanted: Sequence[int]) -> list[int]:
         return [socket.getsockname()[1] for socket in sockets]
 
 
-def _start(run_dir: Path, wheel: TritonWheel, names: Sequence[str], ports: Sequence[int]) -> Child:
+def _start(run_dir: Path, wheel: TritonWheel, names: Sequence[str], config: str, ports: Sequence[int]) -> Child:
     server_id = f"local-{uuid.uuid4()}"
     http_port, grpc_port, metrics_port = ports
     command = [
@@ -171,7 +175,7 @@ def _start(run_dir: Path, wheel: TritonWheel, names: Sequence[str], ports: Seque
         f"--id={server_id}",
         f"--model-repository={run_dir / 'models'}",
         f"--backend-directory={run_dir / 'backends'}",
-        "--model-config-name=cpu",
+        f"--model-config-name={config}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in names),
         *(f"--{protocol}-address={HOST}" for protocol in ("http", "grpc", "metrics")),
@@ -191,6 +195,7 @@ def _start(run_dir: Path, wheel: TritonWheel, names: Sequence[str], ports: Seque
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, wheel.libraries)),
             "PYTHONDONTWRITEBYTECODE": "1",
+            CACHE_VARIABLE: os.environ.get(CACHE_VARIABLE) or str(REPOSITORY / ".run" / "cache"),
         },
     )
     try:
@@ -239,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="a further model's directory; repeatable",
     )
+    parser.add_argument("--config", default="cpu", help="name of the models' configuration (%(default)s)")
     for flag, setting, port in zip(("http", "grpc", "metrics"), PORT_SETTINGS, (8000, 8001, 8002), strict=True):
         parser.add_argument(
             f"--{flag}-port",
@@ -262,6 +268,7 @@ def _run_in_foreground(options: argparse.Namespace) -> int:
         options.run_dir,
         models=options.models,
         extra_models=options.extra_model,
+        config=options.config,
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,

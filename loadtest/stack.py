@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -34,6 +35,9 @@ CHEAP, EXPENSIVE = "cheap-sim", "expensive-sim"
 _CHEAP_PROFILE = {"ttft_ms": 60, "tokens_per_s": 120, "answer_tokens": 45}
 _EXPENSIVE_PROFILE = {"ttft_ms": 180, "tokens_per_s": 70, "answer_tokens": 60}
 _BOTH = {"ttft_sigma": 0.3, "tokens_per_s_sigma": 0.15, "keep_requests": 0}
+
+# Which classifier: the variable CLASSIFIER, and the configuration in triton_models/ that serves it on a CPU.
+CLASSIFIERS = {"static": "cpu", "minilm": "cpu-minilm"}
 
 _ROUTER_DEADLINE_S = 30.0
 
@@ -89,6 +93,14 @@ def _port(variable: str, text: str) -> int:
     raise SettingError(f"{variable}={text!r} is not a port: a number from 1 to 65535, or 0 for any free one")
 
 
+def classifier_config(environment: Mapping[str, str]) -> str:
+    """Read CLASSIFIER. Raises `SettingError` for a name that is none of CLASSIFIERS."""
+    name = environment.get("CLASSIFIER") or "static"
+    if name not in CLASSIFIERS:
+        raise SettingError(f"CLASSIFIER={name!r} is not a classifier: one of {', '.join(CLASSIFIERS)}")
+    return CLASSIFIERS[name]
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """The running parts."""
@@ -115,9 +127,11 @@ class Stack:
 def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterator[Stack]:
     """Start everything, yield it when the router answers, stop everything in reverse order.
 
-    Logs and working files go to `run_dir`. Raises one of `StartError` with nothing left running.
+    The variable CLASSIFIER picks the classifier. Logs and working files go to `run_dir`. Raises one of `StartError`
+    with nothing left running.
     """
     ports.check()
+    config = classifier_config(os.environ)
     running = contextlib.ExitStack()
     try:
         on_progress(f"{CHEAP}, {EXPENSIVE}: starting two simulated LLMs")
@@ -125,7 +139,7 @@ def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterato
         running.callback(cheap.stop)
         expensive = _start_llm(EXPENSIVE, _EXPENSIVE_PROFILE, run_dir, ports.expensive_port, "EXPENSIVE_PORT")
         running.callback(expensive.stop)
-        triton = running.enter_context(_start_triton(run_dir, ports, on_progress))
+        triton = running.enter_context(_start_triton(run_dir, config, ports, on_progress))
         for llm in (cheap, expensive):
             llm.wait_ready()
         on_progress("router: starting, waiting until it has scored a first prompt")
@@ -145,9 +159,10 @@ def _start_llm(name: str, profile: Mapping[str, object], run_dir: Path, port: in
     return SimulatedLLM.start(name, log_path=log_path, port=port, port_setting=setting, **profile, **_BOTH)
 
 
-def _start_triton(run_dir: Path, ports: Ports, on_progress: Progress) -> LocalTriton:
+def _start_triton(run_dir: Path, config: str, ports: Ports, on_progress: Progress) -> LocalTriton:
     return LocalTriton.start(
         run_dir / "triton",
+        config=config,
         http_port=ports.triton_http_port,
         grpc_port=ports.triton_grpc_port,
         metrics_port=ports.triton_metrics_port,

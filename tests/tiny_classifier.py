@@ -4,6 +4,7 @@ It is a real version directory (ONNX, tokenizer, spec) for the real scoring code
 The word "poison" has an id beyond the table, so scoring any text with it raises inside ONNX Runtime.
 """
 
+import importlib
 import importlib.util
 import json
 import re
@@ -39,19 +40,26 @@ def load_scoring(path: Path = SCORING) -> ModuleType:
     return module
 
 
+def load_runtime() -> ModuleType:
+    """Load runtime.py, which imports the files beside it by their names, as in Triton's stub."""
+    if str(SCORING.parent) not in sys.path:
+        sys.path.insert(0, str(SCORING.parent))
+    return importlib.import_module("runtime")
+
+
 def word_logits() -> npt.NDArray[Any]:
     """Return the table [words, 22]: outcome, task and dimension logits of each word, exact in fp16."""
     table = np.random.default_rng(7).integers(-8, 9, size=(len(WORDS), sum(WIDTHS.values())))
     return (table / 4).astype(np.float16)
 
 
-def tiny_spec(heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512) -> dict[str, Any]:
+def tiny_spec(heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512, encoder: str = "static") -> dict[str, Any]:
     labels = load_scoring().LABELS
     return {
         "format": 1,
         "name": "tiny-test-classifier",
         **{head: list(labels[head]) if head in heads else None for head in WIDTHS},
-        "encoder": {"kind": "static", "source": "hand-made"},
+        "encoder": {"kind": encoder, "source": "hand-made"},
         "max_tokens": max_tokens,
         "calibration": {"temperature": TEMPERATURE, "bias": list(BIAS)},
         "training_data": {"sha256": None, "rows": 0},
@@ -59,7 +67,9 @@ def tiny_spec(heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512) -> di
     }
 
 
-def tiny_onnx(heads: Sequence[str] = tuple(WIDTHS)) -> onnx.ModelProto:
+def tiny_onnx(heads: Sequence[str] = tuple(WIDTHS), encoder: str = "static") -> onnx.ModelProto:
+    """Return the mean of the words' logits; a "transformer" multiplies it by an identity, so it has a matrix."""
+
     def constant(name: str, values: npt.NDArray[Any]) -> onnx.TensorProto:
         return onnx.numpy_helper.from_array(values, name)
 
@@ -73,7 +83,14 @@ def tiny_onnx(heads: Sequence[str] = tuple(WIDTHS)) -> onnx.ModelProto:
         helper.make_node("ReduceSum", ["mask", "tokens"], ["count"], keepdims=1),
         helper.make_node("Max", ["count", "one"], ["divisor"]),
         helper.make_node("Div", ["sum", "divisor"], ["mean"]),
-        helper.make_node("Split", ["mean", "widths"], ["outcome_logits", "task_logits", "raw"], axis=1),
+        helper.make_node("Cast", ["identity16"], ["identity"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["mean", "identity"], ["product"]),
+        helper.make_node(
+            "Split",
+            ["mean" if encoder == "static" else "product", "widths"],
+            ["outcome_logits", "task_logits", "raw"],
+            axis=1,
+        ),
         helper.make_node("Sigmoid", ["raw"], ["dimensions"]),
     ]
     names = {"outcomes": "outcome_logits", "task_types": "task_logits", "dimensions": "dimensions"}
@@ -87,6 +104,7 @@ def tiny_onnx(heads: Sequence[str] = tuple(WIDTHS)) -> onnx.ModelProto:
         [helper.make_tensor_value_info(names[head], TensorProto.FLOAT, ["batch", WIDTHS[head]]) for head in heads],
         [
             constant("table16", word_logits()),
+            constant("identity16", np.eye(sum(WIDTHS.values()), dtype=np.float16)),
             constant("last", np.array([-1], np.int64)),
             constant("tokens", np.array([1], np.int64)),
             constant("one", np.array([1], np.float32)),
@@ -106,23 +124,23 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 def write_tiny_version(
-    version_dir: Path, *, heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512
+    version_dir: Path, *, heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512, encoder: str = "static"
 ) -> dict[str, Any]:
     """Write model.onnx, tokenizer.json and spec.json; return the spec."""
     version_dir.mkdir(parents=True, exist_ok=True)
-    spec = tiny_spec(heads, max_tokens)
-    onnx.save(tiny_onnx(heads), version_dir / "model.onnx")
+    spec = tiny_spec(heads, max_tokens, encoder)
+    onnx.save(tiny_onnx(heads, encoder), version_dir / "model.onnx")
     tiny_tokenizer().save(str(version_dir / "tokenizer.json"))
     (version_dir / "spec.json").write_text(json.dumps(spec))
     return spec
 
 
-def write_tiny_repository(directory: Path, *, max_tokens: int = 512) -> Path:
+def write_tiny_repository(directory: Path, *, max_tokens: int = 512, encoder: str = "static") -> Path:
     """Copy the model repository with the tiny classifier in the place of the real weights."""
     weights = shutil.ignore_patterns("model.onnx", "tokenizer.json", "spec.json", "__pycache__")
     shutil.copytree(TRITON_MODELS, directory, ignore=weights)
     model = directory / "prompt_classifier"
-    spec = write_tiny_version(model / "1", max_tokens=max_tokens)
+    spec = write_tiny_version(model / "1", max_tokens=max_tokens, encoder=encoder)
     for config in (model / "config.pbtxt", model / "configs" / "cpu.pbtxt"):
         config.write_text(render_spec(config.read_text(), spec))
     return directory

@@ -13,7 +13,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
-from loadtest.local_triton import MODELS, LocalTriton
+from loadtest.local_triton import CACHE_VARIABLE, MODELS, LocalTriton, LocalTritonError
 from tests.tiny_classifier import POISON, expected_probabilities, load_scoring, write_tiny_repository
 from tests.triton_client import CLASSIFIER, OUTPUTS, classify, connect, counted, text_input, wait_until
 
@@ -236,3 +236,30 @@ def test_a_dead_stub_shows_in_inference_and_a_reload_heals_it(tmp_path: Path) ->
         wait_until(lambda: not client.is_model_ready(CLASSIFIER))
         client.load_model(CLASSIFIER)
         assert np.isfinite(classify(triton, ["easy"])["OUTCOME"]).all()
+
+
+def test_a_transformer_runs_as_int8_and_the_log_says_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    models = write_tiny_repository(tmp_path / "models", encoder="transformer")
+    with LocalTriton.start(tmp_path / "run", models=models) as triton:
+        scores = classify(triton, ["easy poem .", "why hard code"])
+        log = triton.log_path.read_text()
+    for row, text in enumerate(["easy poem .", "why hard code"]):
+        np.testing.assert_allclose(scores["OUTCOME"][row], expected_probabilities(text.split())[0], atol=0.02)
+    assert "model.int8.onnx runs on CPUExecutionProvider" in log
+    assert [path.name for path in (tmp_path / "cache").glob("*/*.onnx")] == ["model.int8.onnx"]
+    # The repository itself is as it was: it may be mounted read-only.
+    assert not list((tmp_path / "run").glob("models/**/*.int8.onnx"))
+
+
+def test_a_gpu_instance_on_a_machine_without_one_does_not_start(tmp_path: Path) -> None:
+    models = write_tiny_repository(tmp_path / "models")
+    config = models / CLASSIFIER / "configs" / "cpu.pbtxt"
+    config.write_text(config.read_text().replace("KIND_CPU", "KIND_GPU"))
+    with pytest.raises(LocalTritonError, match="GPU"):
+        LocalTriton.start(tmp_path / "run", models=models)
+
+
+def test_an_unknown_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LocalTritonError, match=r"has a configs/tpu\.pbtxt"):
+        LocalTriton.start(tmp_path / "run", config="tpu")

@@ -166,6 +166,8 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     [
         ("format", 2, "format is 2, this code reads 1"),
         ("outcomes", ["yes", "no"], r"outcomes is \['yes', 'no'\], allowed are null"),
+        ("encoder", {"kind": "recurrent"}, "encoder.kind is 'recurrent', allowed are static, transformer"),
+        ("encoder", "static", "encoder.kind is None"),
         ("max_tokens", 0, "max_tokens is 0, allowed are 8 to 8192"),
         ("max_tokens", "512", "max_tokens is '512'"),
         ("calibration", None, "calibration is None, allowed is"),
@@ -177,6 +179,28 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
 def test_a_bad_spec_names_key_value_and_what_is_allowed(key: str, value: Any, message: str) -> None:
     with pytest.raises(scoring.VersionError, match=message):
         scoring.parse_spec({**tiny_spec(), key: value})
+
+
+def test_each_row_goes_to_the_session_of_its_length(version: Path) -> None:
+    ran: list[int] = []
+
+    class Recorded:
+        def __init__(self, longest: int) -> None:
+            self.longest = longest
+
+        def get_outputs(self) -> Any:
+            return session.get_outputs()
+
+        def run(self, outputs: Any, inputs: Any) -> Any:
+            assert inputs["input_ids"].shape[1] <= self.longest
+            ran.append(self.longest)
+            return session.run(outputs, inputs)
+
+    session = scoring.open_session(version / "model.onnx", ["CPUExecutionProvider"])
+    sessions = [(longest, Recorded(longest)) for longest in (16, 64, 512)]
+    scores = scoring.Scorer.load(version, sessions=sessions).score(["easy", "easy " * 17, "hard " * 300, "easy " * 64])
+    assert ran == [16, 64, 64, 512]
+    np.testing.assert_allclose(scores.outcome[2], expected_probabilities(["hard"])[0], atol=1e-5)
 
 
 def test_a_spec_that_is_no_object() -> None:

@@ -42,3 +42,13 @@ def test_a_config_without_the_line_is_refused(tmp_path: Path) -> None:
 def test_a_version_without_spec_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VersionError, match=r"spec\.json is missing"):
         render_config(tmp_path)
+
+
+def test_only_the_configs_that_serve_the_version_are_written(tmp_path: Path) -> None:
+    directory = version(tmp_path, f"version_policy {{ specific {{ versions: [ 2 ] }} }}\n{spec_line({})}\n")
+    configs = tmp_path / "model" / "configs"
+    configs.mkdir()
+    for name, policy in (("cpu", "version_policy { specific { versions: [ 1 ] } }"), ("all", "")):
+        (configs / f"{name}.pbtxt").write_text(f"{policy}\n{spec_line({})}\n")
+    assert render_config(directory) == [configs / "all.pbtxt", configs / "cpu.pbtxt"]
+    assert spec_line({}) in (tmp_path / "model" / "config.pbtxt").read_text()

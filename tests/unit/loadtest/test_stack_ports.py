@@ -1,7 +1,8 @@
 import pytest
 
+from loadtest.local_triton import MODELS
 from loadtest.processes import PortTakenError, free_port, listen
-from loadtest.stack import Ports, SettingError
+from loadtest.stack import Ports, SettingError, classifier_config
 
 
 def test_ports_come_from_the_environment():
@@ -30,3 +31,11 @@ def test_the_same_port_twice_is_refused():
     port = free_port()
     with pytest.raises(PortTakenError, match="EXPENSIVE_PORT"):
         Ports(0, 0, 0, 0, port, port, 0).check()
+
+
+def test_the_classifier_comes_from_the_environment():
+    assert classifier_config({}) == classifier_config({"CLASSIFIER": "static"}) == "cpu"
+    assert (MODELS / "prompt_classifier" / "configs" / "cpu.pbtxt").is_file()
+    assert classifier_config({"CLASSIFIER": "minilm"}) == "cpu-minilm"
+    with pytest.raises(SettingError, match="CLASSIFIER='bert' is not a classifier: one of static, minilm"):
+        classifier_config({"CLASSIFIER": "bert"})

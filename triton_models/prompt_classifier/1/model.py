@@ -13,7 +13,8 @@ import triton_python_backend_utils as pb_utils
 # The stub ignores PYTHONPATH; a version finds the code that it brought along beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scoring import Provider, Scorer, Scores, VersionError, read_spec
+from runtime import open_sessions
+from scoring import Scorer, Scores, VersionError, read_spec
 
 COUNTERS = {
     "rows": "Rows scored",
@@ -31,18 +32,18 @@ class TritonPythonModel:
         """Load the version; any trouble is one TritonModelException whose message says what to do."""
         version_dir = Path(__file__).parent
         try:
-            self.scorer = Scorer.load(
+            running = open_sessions(
                 version_dir,
-                providers=wanted_providers(args["model_instance_kind"], args["model_instance_device_id"]),
+                args["model_instance_kind"],
+                args["model_instance_device_id"],
+                lambda line: pb_utils.Logger.log_warn(f"{args['model_instance_name']}: {line}"),
             )
+            self.scorer = Scorer.load(version_dir, sessions=running.sessions)
             check_config(json.loads(args["model_config"]), read_spec(version_dir))
-            check_provider(args["model_instance_kind"], self.scorer.provider)
         except VersionError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         self.counters = Counters(args["model_name"], args["model_version"])
-        pb_utils.Logger.log_info(
-            f"{args['model_instance_name']}: {self.scorer.provider} runs {version_dir / 'model.onnx'}"
-        )
+        pb_utils.Logger.log_info(f"{args['model_instance_name']}: {running.description}")
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer every request. A request that cannot be read, or a row that cannot be scored, fails alone."""
@@ -140,23 +141,6 @@ def response(scores: Scores, start: int, stop: int) -> pb_utils.InferenceRespons
     return pb_utils.InferenceResponse(
         output_tensors=[pb_utils.Tensor(name, rows[start:stop]) for name, rows in outputs.items()]
     )
-
-
-def wanted_providers(kind: str, device: str) -> list[Provider]:
-    """Return ONNX Runtime's providers for an instance kind ("GPU" or "CPU"), the wanted one first."""
-    if kind != "GPU":
-        return ["CPUExecutionProvider"]
-    # Not TensorRT: it builds an engine for each input shape, and every batch here has its own width.
-    return [("CUDAExecutionProvider", {"device_id": device}), "CPUExecutionProvider"]
-
-
-def check_provider(kind: str, running: str) -> None:
-    """Refuse an instance that was promised a GPU and would silently compute on the CPU."""
-    if kind == "GPU" and running == "CPUExecutionProvider":
-        raise VersionError(
-            "this instance is KIND_GPU, but ONNX Runtime found no CUDA and would run on the CPU: install "
-            "onnxruntime-gpu with its CUDA libraries, or start Triton with --model-config-name=cpu"
-        )
 
 
 def check_config(config: Mapping[str, Any], spec: object) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime import InferenceSession
 from tokenizers import Tokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -24,6 +25,7 @@ Indices = npt.NDArray[np.intp]
 Provider = str | tuple[str, dict[str, str]]
 
 FILES = ("model.onnx", "tokenizer.json", "spec.json")
+ENCODERS = ("static", "transformer")
 LABELS: Mapping[str, tuple[str, ...]] = {
     "outcomes": ("both", "only_strong", "only_weak", "neither"),
     "task_types": (
@@ -80,6 +82,7 @@ class VersionError(Exception):
 class Spec:
     """What a version says of itself in `spec.json`, as far as scoring needs it."""
 
+    encoder: str  # of ENCODERS
     heads: tuple[str, ...]  # of "outcomes", "task_types", "dimensions": those that the version has
     max_tokens: int
     temperature: float
@@ -118,33 +121,24 @@ class Scores:
 class Scorer:
     """One loaded version. Not for several threads at once: each instance has its own."""
 
-    def __init__(self, spec: Spec, tokenizer: Tokenizer, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, spec: Spec, tokenizer: Tokenizer, sessions: Sequence[tuple[int, InferenceSession]]) -> None:
         self.spec = spec
-        self.session = session
+        self._sessions = sessions
         self._tokenizer = tokenizer
         self._special_tokens: int = tokenizer.num_special_tokens_to_add(False)
         self._outputs = [ONNX_OUTPUTS[head] for head in spec.heads]
 
     @classmethod
     def load(
-        cls,
-        version_dir: Path,
-        *,
-        providers: Sequence[Provider] = ("CPUExecutionProvider",),
-        threads: int = 1,
+        cls, version_dir: Path, *, sessions: Sequence[tuple[int, InferenceSession]] | None = None, threads: int = 1
     ) -> "Scorer":
         """Load a directory with model.onnx, tokenizer.json and spec.json.
 
-        `providers` are ONNX Runtime's, the wanted one first; `threads` are for its CPU work and the tokenizer.
+        `sessions` run the model, each with the longest row that it takes, in tokens, ascending; without them one on
+        the CPU does, on the weights as they are. `threads` are for its work and the tokenizer's.
         Raises VersionError when a file is missing or broken, or when the files do not fit together.
         """
-        missing = [name for name in FILES if not (version_dir / name).is_file()]
-        if missing:
-            raise VersionError(
-                f"{', '.join(missing)} missing in {version_dir}: "
-                "export a version with `python -m classifier export` or restore the committed files"
-            )
-        spec = parse_spec(read_spec(version_dir))
+        spec = read_version(version_dir)
         _limit_tokenizer_threads(threads)
         try:
             tokenizer = Tokenizer.from_file(str(version_dir / "tokenizer.json"))
@@ -152,14 +146,10 @@ class Scorer:
             raise VersionError(f"{version_dir / 'tokenizer.json'} is not a tokenizer: {error}") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=spec.max_tokens)
-        session = _open_session(version_dir / "model.onnx", providers, threads)
-        _check_outputs(spec, session, version_dir)
-        return cls(spec, tokenizer, session)
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that really runs, whatever was asked for."""
-        return str(self.session.get_providers()[0])
+        if sessions is None:
+            sessions = [(spec.max_tokens, open_session(version_dir / "model.onnx", ["CPUExecutionProvider"], threads))]
+        _check_outputs(spec, sessions[-1][1], version_dir)
+        return cls(spec, tokenizer, sessions)
 
     def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Ints]:
         """Return each text's token ids, at most max_tokens, and [n, 2] counts of tokens seen and dropped."""
@@ -185,7 +175,7 @@ class Scorer:
         for rows in length_buckets(lengths):
             input_ids, mask = pad([ids[row] for row in rows])
             padded_tokens += int(mask.size - mask.sum())
-            results = self.session.run(self._outputs, {"input_ids": input_ids, "attention_mask": mask})
+            results = self.run(input_ids, mask)
             for head, result in zip(self.spec.heads, results, strict=True):
                 heads[head][rows] = result
         outcome = heads["outcomes"] / np.float32(self.spec.temperature) + np.asarray(self.spec.bias, np.float32)
@@ -197,6 +187,13 @@ class Scorer:
             tokens=tokens,
             padded_tokens=padded_tokens,
         )
+
+    def run(self, input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> list[Floats]:
+        """Return what the heads of `spec` say of padded rows, both int64 [n, tokens], at most max_tokens wide."""
+        tokens = input_ids.shape[1]
+        session = next(session for longest, session in self._sessions if tokens <= longest)
+        results: list[Floats] = session.run(self._outputs, {"input_ids": input_ids, "attention_mask": mask})
+        return results
 
 
 def length_buckets(lengths: Ints) -> list[Indices]:
@@ -237,6 +234,17 @@ def complexity(dimensions: Floats) -> Floats:
     return result
 
 
+def read_version(version_dir: Path) -> Spec:
+    """Return the spec of a complete version directory; raises VersionError."""
+    missing = [name for name in FILES if not (version_dir / name).is_file()]
+    if missing:
+        raise VersionError(
+            f"{', '.join(missing)} missing in {version_dir}: "
+            "export a version with `python -m classifier export` or restore the committed files"
+        )
+    return parse_spec(read_spec(version_dir))
+
+
 def read_spec(version_dir: Path) -> object:
     """Return the document in `spec.json`; raises VersionError when it is not JSON."""
     path = version_dir / "spec.json"
@@ -261,6 +269,10 @@ def parse_spec(document: object) -> Spec:
         if seen != list(labels):
             raise VersionError(f"spec.json: {head} is {seen!r}, allowed are null (no such head) and {list(labels)}")
         heads.append(head)
+    encoder: Any = document.get("encoder")
+    kind = encoder.get("kind") if isinstance(encoder, dict) else None
+    if kind not in ENCODERS:
+        raise VersionError(f"spec.json: encoder.kind is {kind!r}, allowed are {', '.join(ENCODERS)}")
     max_tokens = document.get("max_tokens")
     if not isinstance(max_tokens, int) or not 8 <= max_tokens <= 8192:
         raise VersionError(f"spec.json: max_tokens is {max_tokens!r}, allowed are 8 to 8192")
@@ -274,23 +286,26 @@ def parse_spec(document: object) -> Spec:
             f"spec.json: calibration is {calibration!r}, "
             'allowed is {"temperature": above 0, "bias": four finite numbers}'
         )
-    return Spec(heads=tuple(heads), max_tokens=max_tokens, temperature=temperature, bias=bias)
+    return Spec(encoder=kind, heads=tuple(heads), max_tokens=max_tokens, temperature=temperature, bias=bias)
 
 
-def _open_session(path: Path, providers: Sequence[Provider], threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: Path, providers: Sequence[Provider], threads: int = 1) -> InferenceSession:
+    """Open an ONNX file with ONNX Runtime's providers, the wanted one first; raises VersionError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; ONNX Runtime's warnings are about its own graph rewriting
     # Spinning between calls burns the core that the tokenizer and the router need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It then can tell which provider runs what.
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers))
+        return InferenceSession(str(path), options, providers=list(providers))
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise VersionError(f"{path} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
-def _check_outputs(spec: Spec, session: onnxruntime.InferenceSession, version_dir: Path) -> None:
+def _check_outputs(spec: Spec, session: InferenceSession, version_dir: Path) -> None:
     widths = {output.name: output.shape[-1] for output in session.get_outputs()}
     for head in spec.heads:
         name, width = ONNX_OUTPUTS[head], len(LABELS[head])
