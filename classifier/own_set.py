@@ -5,9 +5,9 @@ What the fields mean is written in `classifier/data/RUBRIC.md`.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from classifier.data import Line, json_lines
 from classifier.errors import DataError
@@ -15,6 +15,7 @@ from classifier.groups import near_duplicate_groups
 from classifier.labels import DIMENSIONS, TASK_TYPES
 
 DIRECTORY: Final = Path(__file__).parent / "data" / "prompts"
+SECOND_LABELS: Final = Path(__file__).parent / "data" / "second_labels.jsonl"
 
 # As written in the files, and what they stand for.
 STEPS: Final = {0.0: 0.0, 0.33: 1 / 3, 0.67: 2 / 3, 1.0: 1.0}
@@ -49,6 +50,18 @@ def read_own_set(directory: Path = DIRECTORY) -> list[OwnPrompt]:
     return [own_prompt(line) for path in paths for line in json_lines(path)]
 
 
+def read_second_labels(rows: Sequence[OwnPrompt], path: Path = SECOND_LABELS) -> list[tuple[OwnPrompt, OwnPrompt]]:
+    """Each of `rows` that was labelled twice, beside itself with the second labels; raises DataError."""
+    by_id = {row.id: row for row in rows}
+    pairs = []
+    for line in json_lines(path):
+        row = by_id.get(line.text("id"))
+        if row is None:
+            raise line.wrong("id", repr(line.text("id")), "the id of a prompt in the set")
+        pairs.append((row, replace(row, **_labels(line))))
+    return pairs
+
+
 def own_prompt(line: Line) -> OwnPrompt:
     """One line of a file; raises DataError naming file, line, key and what is allowed."""
     turns = line.fields.get("turns")
@@ -61,9 +74,7 @@ def own_prompt(line: Line) -> OwnPrompt:
         language=line.text("language"),
         group=line.text("group"),
         turns=tuple(turns),
-        task_type=_one_of(line, "task_type", LABELLED_TASK_TYPES),
-        dimensions=tuple(_step(line, name) for name in DIMENSIONS),
-        difficulty=_one_of(line, "difficulty", DIFFICULTIES),
+        **_labels(line),
     )
 
 
@@ -78,6 +89,20 @@ def problems(rows: Sequence[OwnPrompt]) -> Iterator[str]:
     for found in alike.values():
         if len({row.group for row in found}) > 1:
             yield f"{', '.join(row.id for row in found)}: near-duplicates; drop all but one or give them one group"
+
+
+class _Labels(TypedDict):
+    task_type: str
+    dimensions: tuple[float, ...]
+    difficulty: str
+
+
+def _labels(line: Line) -> _Labels:
+    return {
+        "task_type": _one_of(line, "task_type", LABELLED_TASK_TYPES),
+        "dimensions": tuple(_step(line, name) for name in DIMENSIONS),
+        "difficulty": _one_of(line, "difficulty", DIFFICULTIES),
+    }
 
 
 def _one_of(line: Line, key: str, allowed: Sequence[str]) -> str:

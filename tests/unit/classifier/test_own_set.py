@@ -10,7 +10,15 @@ import pytest
 
 from classifier.errors import DataError
 from classifier.labels import DIMENSIONS
-from classifier.own_set import DIFFICULTIES, LABELLED_TASK_TYPES, OwnPrompt, problems, read_own_set
+from classifier.own_set import (
+    DIFFICULTIES,
+    DIRECTORY,
+    LABELLED_TASK_TYPES,
+    OwnPrompt,
+    problems,
+    read_own_set,
+    read_second_labels,
+)
 
 LINE: dict[str, Any] = {
     "id": "t-0001",
@@ -42,6 +50,12 @@ def words(text: str) -> int:
     """Words as spaces part them; two Chinese or Japanese characters count as one word."""
     text, unspaced = re.subn(r"[\u3040-\u30ff\u4e00-\u9fff]", " ", text)
     return len(text.split()) + unspaced // 2
+
+
+def test_there_are_as_many_prompts_as_the_card_says(rows: list[OwnPrompt]) -> None:
+    said = re.search(r"More than ([\d,]+) prompts", (DIRECTORY.parent / "README.md").read_text(encoding="utf-8"))
+    assert said
+    assert len(rows) > int(said[1].replace(",", ""))
 
 
 def test_the_set_has_neither_doubled_ids_nor_near_duplicates(rows: list[OwnPrompt]) -> None:
@@ -127,3 +141,14 @@ def test_near_duplicates_need_one_group_and_ids_are_unique(tmp_path: Path) -> No
     assert [text.partition(":")[0] for text in problems([row, other, copy])] == ["t-0001, t-0003"]
     assert list(problems([row, other, replace(copy, group="t-0001")])) == []
     assert [text.partition(":")[0] for text in problems([row, replace(other, id="t-0001")])] == ["t-0001"]
+
+
+def test_second_labels_replace_the_labels_alone(tmp_path: Path) -> None:
+    (row,) = read_own_set(written(tmp_path))
+    path = tmp_path / "second.jsonl"
+    path.write_text(json.dumps(LINE | {"turns": None, "task_type": "Chatbot", "reasoning": 1}) + "\n", encoding="utf-8")
+    assert read_second_labels([row], path) == [
+        (row, replace(row, task_type="Chatbot", dimensions=(0, 1, 2 / 3, 1, 0, 0))),
+    ]
+    with pytest.raises(DataError, match=r"`id` is 't-0001'; allowed is the id of a prompt in the set"):
+        read_second_labels([replace(row, id="t-0002")], path)
