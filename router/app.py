@@ -23,6 +23,7 @@ from router.http.admission import Admission
 from router.http.asgi import ASGIApp, Receive, Scope, Send, answer_safely
 from router.http.chat import ChatEndpoint
 from router.http.dashboard import dashboard_api
+from router.http.forward import Forwarder
 from router.http.live import RecentExchanges, live_api
 from router.http.models import models_api
 from router.http.openapi import describe
@@ -33,6 +34,7 @@ from router.metrics import Metrics
 from router.settings import FixedPolicy, LabelPolicy, Settings, TritonSettings
 from router.tracing import Tracing
 from router.upstream.client import UpstreamClient
+from router.upstream.replicas import Replicas
 
 logger = logging.getLogger("router")
 
@@ -119,7 +121,9 @@ class Application:
             api.include_router(part)
         _answer_errors_in_openai_shape(api, "/docs")
         describe(api)
-        chat = ChatEndpoint(settings, decider, self._upstream, self._accountant, self._tracing)
+        models = {name: Replicas(model, settings.upstreams, process.metrics) for name, model in settings.models.items()}
+        forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
+        chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing)
         public = _in_front_of(api, process.admission.guard(chat))
         if not settings.admin.enabled:
             return public

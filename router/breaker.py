@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import IntEnum
 from time import monotonic
@@ -37,6 +38,11 @@ class Breaker:
         self._failures = 0
         self._next_attempt = 0.0
         self.state = State.CLOSED
+
+    @property
+    def next_attempt(self) -> float:
+        """The moment, by its clock, from which it lets somebody through."""
+        return -math.inf if self.state is State.CLOSED else self._next_attempt
 
     def allows(self) -> bool:
         """Return whether the caller may go ahead; while it is not closed, True makes the caller the one attempt."""

@@ -18,6 +18,7 @@ from router.settings import (
     LabelPolicy,
     ModelSettings,
     PolicySettings,
+    Replica,
     Settings,
     TaskMapPolicy,
     ThresholdPolicy,
@@ -90,8 +91,11 @@ def _model_row(model: ModelSettings) -> Sequence[str]:
         dollars = f"${price.input_per_million:g} in, ${price.output_per_million:g} out per million tokens"
         cost = f"{dollars} ({price.source})"
     limit = f"context {model.context_limit}" if model.context_limit else "context limit unknown"
-    key = "with key" if model.api_key else "no key"
-    return model.name, model.model, f"{model.api_base} ({key})", cost, limit
+    return model.name, model.model, ", ".join(map(_address, model.replicas)), cost, limit
+
+
+def _address(replica: Replica) -> str:
+    return f"{replica.api_base} ({'with key' if replica.api_key else 'no key'})"
 
 
 def _policy_lines(policy: PolicySettings) -> list[str]:

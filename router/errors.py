@@ -8,6 +8,8 @@ RouterError
 │   ├── MalformedRequest            400  not HTTP, or readable in two ways
 │   ├── InvalidJSON                 400  the body is not strict JSON
 │   ├── InvalidRequest              400  a field is missing, of a wrong type, or conflicts with another
+│   ├── ContextLengthExceeded       400  no model that may answer holds so many tokens
+│   ├── UnsupportedCapability       400  no model that may answer can do what the request asks for
 │   ├── PolicyNotFound              404  no policy has that name
 │   ├── ModelNotFound               404  neither a policy nor a model has that name
 │   ├── HeadTimeout                 408  the request's head came too slowly
@@ -16,7 +18,10 @@ RouterError
 │   ├── UnsupportedMediaType        415  not JSON, or compressed
 │   └── HeadTooLarge                431  the request's head has no end
 ├── ClassifierError                 no usable score: the default model answers, or 503 by `triton.on_failure: reject`
-└── UpstreamError                   the chosen model did not answer (502, 504)
+└── UpstreamError                   no model that may answer did (502, 503, 504, or the model's own status)
+    ├── UpstreamRefused             the status and error that the model answered with
+    ├── UpstreamRateLimited         429  every server of the model asked for a pause
+    ├── UpstreamUnavailable         503  every server of the model keeps failing; none is asked for a while
     ├── UpstreamConnect             502  refused, unreachable, DNS, TLS
     ├── UpstreamTimeout             504  silence for longer than the model's `timeouts` allow
     │   └── UpstreamTTFTTimeout     504  no first byte in time
@@ -26,7 +31,7 @@ RouterError
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -36,15 +41,22 @@ class RouterError(Exception):
     `closes_connection`: what the client still sends is not worth waiting for.
     """
 
-    status: ClassVar[int] = 500
+    status: int = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str] = "internal_error"
+    code: str = "internal_error"
     closes_connection: ClassVar[bool] = False
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.param = param
         self.retry_after_s = retry_after_s
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that belong to the body: its type, and when to come again."""
+        headers = [(b"content-type", b"application/json")]
+        if self.retry_after_s is not None:
+            headers.append((b"retry-after", str(self.retry_after_s).encode()))
+        return headers
 
     def body(self) -> bytes:
         """Return OpenAI's error object, with the `status` that clients of NVIDIA's router read, as JSON."""
@@ -105,6 +117,18 @@ class InvalidJSON(ClientError):
 
 class InvalidRequest(ClientError):
     """A field is missing, has the wrong type, or contradicts another."""
+
+
+class ContextLengthExceeded(ClientError):
+    """The prompt, with the answer that it asks for, is longer than any model that may answer can hold."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedCapability(ClientError):
+    """The request asks for images, tools or a JSON schema, and no model that may answer is configured for it."""
+
+    code = "unsupported_capability"
 
 
 class PolicyNotFound(ClientError):
@@ -185,6 +209,56 @@ class UpstreamError(RouterError):
 
     status = 502
     code = "upstream_error"
+
+
+class UpstreamRefused(UpstreamError):
+    """The model answered with an error of its own, which is passed on when nobody else answers.
+
+    `pause_s` is what its `Retry-After` asks for. `answer` is in OpenAI's shape.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        answer: bytes,
+        pause_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = "upstream_429" if status == 429 else f"upstream_{status // 100}xx"
+        self.pause_s = pause_s
+        self._headers = list(headers)
+        self.answer = answer
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the model is at fault, rather than the request or the rate of requests."""
+        return self.status >= 500 or self.status in (408, 409)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the model's own headers, as far as they are for the client."""
+        return self._headers
+
+    def body(self) -> bytes:
+        """Return the model's own error."""
+        return self.answer
+
+
+class UpstreamRateLimited(UpstreamError):
+    """The model has asked for a pause which is not over."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "upstream_rate_limited"
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The model has failed so often that it is left alone for a moment."""
+
+    status = 503
+    code = "upstream_unavailable"
 
 
 class UpstreamConnect(UpstreamError):

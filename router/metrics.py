@@ -98,9 +98,22 @@ class Metrics:
         self.ttft = histogram(
             "upstream_ttft_seconds", "From sending to a stream's first part, or to a whole answer.", _LLM_S, "model"
         )
-        self.upstream_in_flight = gauge("upstream_in_flight_requests", "Connections in use.", "model")
+        self.upstream_in_flight = gauge("upstream_in_flight_requests", "Connections in use.", "model", "replica")
+        self.upstream_breaker = gauge(
+            "upstream_breaker_state",
+            "0 closed, 1 half open, 2 open, the worst worker's.",
+            "model",
+            "replica",
+            of="max",
+        )
         self.upstream_errors = counter(
             "upstream_errors", "Answers that a model did not give or did not finish, by error code.", "model", "code"
+        )
+        self.retries = counter(
+            "upstream_retries", "Requests sent to the same model again, by what had failed.", "model", "reason"
+        )
+        self.model_fallbacks = counter(
+            "model_fallbacks", "Requests sent to another model than the chosen one, by why.", "from", "to", "reason"
         )
         self.tokens = counter("tokens", "Tokens as the upstream counted them.", "model", "kind")
         self.usage_unknown = counter("usage_unknown", "Answers whose tokens the upstream did not tell.", "model")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from router.decide.classification import Classification, Version
+from router.decide.fit import plan
 from router.decide.policy import Choice, decide, expected_cost, unmet_needs
 from router.decide.prompt import Prompt, estimated_prompt_tokens, texts_to_classify
 from router.decide.scorer import Guard, Scorer
@@ -24,8 +25,9 @@ NO_POLICY = "none"
 class Decision:
     """The model that answers and how that came about.
 
-    `source` is `none` (nothing to score), `classifier`, `cache` or `fallback`; only a fallback has a
-    `fallback_reason`. `classifications` has one entry per scored turn, oldest first; `cache_hits` of them were known.
+    `fallbacks` are the models that stand in for it. `source` is `none` (nothing to score), `classifier`, `cache` or
+    `fallback`; only a fallback has a `fallback_reason`. `classifications` has one entry per scored turn, oldest first;
+    `cache_hits` of them were known.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Decision:
     fallback_reason: str | None = None
     classifications: tuple[Classification, ...] = ()
     cache_hits: int = 0
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def classifier_version(self) -> Version | None:
@@ -74,8 +77,25 @@ class Decider:
         self._lanes = lanes
         self._fits: dict[tuple[str, Version], bool] = {}
 
-    async def decide(self, policy: PolicySettings, prompt: Prompt) -> Decision:
-        """Decide for one prompt. ClassifierError only when `triton.on_failure` is `reject`."""
+    async def decide(self, chosen: PolicySettings | Decision, prompt: Prompt) -> Decision:
+        """Decide for one prompt by a policy, or see whether the model that the client has chosen can take it.
+
+        Raises ContextLengthExceeded or UnsupportedCapability when no model can, and ClassifierError only when
+        `triton.on_failure` is `reject`.
+        """
+        if isinstance(chosen, Decision):
+            return self._planned(chosen, None, prompt)
+        return self._planned(await self._by_policy(chosen, prompt), chosen, prompt)
+
+    def _planned(self, decision: Decision, policy: PolicySettings | None, prompt: Prompt) -> Decision:
+        """Return the decision with its fallbacks, and with another model when the chosen one cannot take the prompt."""
+        planned = plan(decision.model, policy, prompt, self._settings.models)
+        if planned.misfit is None:
+            return replace(decision, fallbacks=planned.fallbacks) if planned.fallbacks else decision
+        label = planned.model if decision.label == decision.model else decision.label
+        return replace(decision, model=planned.model, reason=planned.misfit, label=label, fallbacks=planned.fallbacks)
+
+    async def _by_policy(self, policy: PolicySettings, prompt: Prompt) -> Decision:
         if isinstance(policy, FixedPolicy):
             return Decision(policy.model, "fixed", policy.name, policy.model)
         texts = texts_to_classify(prompt.messages, policy.conversation, self._settings.triton.max_text_chars)

@@ -17,10 +17,14 @@ HARDEST_OF_TURNS = 6
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the decision is made from: the conversation, and the output limit that the request sets itself."""
+    """What the decision is made from: the conversation, and the output limit that the request sets itself.
+
+    `needs` are those of `settings.CAPABILITIES` that the request makes use of.
+    """
 
     messages: Sequence[dict[str, Any]]
     max_output_tokens: int | None = None
+    needs: frozenset[str] = frozenset()
 
     @classmethod
     def of_text(cls, text: str) -> Prompt:
@@ -32,7 +36,20 @@ class Prompt:
         """Read a chat body's `messages` and output limit; InvalidRequest names the field that is wrong."""
         limits = (fields.get("max_completion_tokens"), fields.get("max_tokens"))
         limit = next((limit for limit in limits if type(limit) is int and limit > 0), None)
-        return cls(check_messages(fields.get("messages")), limit)
+        messages = check_messages(fields.get("messages"))
+        return cls(messages, limit, frozenset(_needs(fields, messages)))
+
+
+def _needs(fields: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield what a model must be able to do beside reading and writing text."""
+    if fields.get("tools") or fields.get("functions"):
+        yield "tools"
+    response_format = fields.get("response_format")
+    if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
+        yield "json_schema"
+    contents = (message.get("content") for message in messages)
+    if any(part["type"] == "image_url" for content in contents if isinstance(content, list) for part in content):
+        yield "vision"
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON of any shape comes in

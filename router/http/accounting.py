@@ -84,20 +84,25 @@ class Accountant:
         gauge.set(State.CLOSED)
         return gauge.set
 
-    def forwarding(self, exchange: Exchange) -> None:
-        """Note that the request leaves for its model now."""
-        exchange.sent = perf_counter()
-        if exchange.decision is not None:
-            self._metrics.upstream_in_flight.labels(exchange.decision.model).inc()
-
     def failed(self, exchange: Exchange, error: RouterError) -> None:
         """Count an upstream's failure by what it was, and say so in the log, at most once a second."""
-        if exchange.decision is None or not isinstance(error, UpstreamError):
+        if exchange.decision is None or not isinstance(error, UpstreamError) or error.code == "upstream_4xx":
             return
         self._metrics.upstream_errors.labels(exchange.decision.model, error.code).inc()
         if monotonic() - self._warned >= 1.0:
             self._warned = monotonic()
             logger.warning("request %s: %s", exchange.request_id.decode(), error)
+
+    def retried(self, exchange: Exchange, error: UpstreamError) -> None:
+        """Count that the same model is asked again after `error`."""
+        if exchange.decision is not None:
+            self._metrics.retries.labels(exchange.decision.model, error.code).inc()
+
+    def fell_back(self, exchange: Exchange, model: str, error: UpstreamError) -> None:
+        """Count that `model` is asked because the one before it failed, or cannot be asked now."""
+        if exchange.decision is not None:
+            self._metrics.model_fallbacks.labels(exchange.decision.model, model, error.code).inc()
+            exchange.fell_back(model, error.code)
 
     def end(self, exchange: Exchange) -> None:
         """Count a request out, with its outcome and what it cost."""
@@ -112,8 +117,6 @@ class Accountant:
             metrics.requests.labels(_NONE, _NONE, _NONE, exchange.outcome).inc()
             return
         metrics.requests.labels(decision.policy, decision.model, decision.reason, exchange.outcome).inc()
-        if exchange.sent is not None:
-            metrics.upstream_in_flight.labels(decision.model).dec()
         exemplar = {"trace_id": exchange.trace_id} if exchange.trace_id else None
         metrics.duration.labels(decision.policy, decision.model).observe(perf_counter() - exchange.started, exemplar)
         if exchange.ttft_s is not None:

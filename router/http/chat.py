@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from time import perf_counter
 
 from router.decide.decider import Decider, Decision
@@ -20,7 +19,7 @@ from router.errors import (
     RouterError,
     Stopping,
     UpstreamError,
-    UpstreamTimeout,
+    UpstreamRefused,
     without_values,
 )
 from router.http.accounting import Accountant
@@ -34,19 +33,16 @@ from router.http.asgi import (
     request_id,
     send_whole,
 )
-from router.http.body import chat_body_for, check_stream_fields, parse_body, read_body
+from router.http.body import check_stream_fields, parse_body, read_body
 from router.http.exchange import Exchange
-from router.http.relay import relay
+from router.http.forward import Chat, Forwarder
 from router.http.selection import select
-from router.settings import ModelSettings, PolicySettings, Settings
+from router.settings import PolicySettings, Settings
 from router.tracing import Tracing
-from router.upstream.client import UpstreamClient
 from router.upstream.sse import error_event
 
 logger = logging.getLogger("router.http")
 
-_JSON = (b"content-type", b"application/json")
-_UPSTREAM_PATH = "/chat/completions"
 _LAST_WORDS_S = 1.0
 
 
@@ -57,13 +53,13 @@ class ChatEndpoint:
         self,
         settings: Settings,
         decider: Decider,
-        upstream: UpstreamClient,
+        forwarder: Forwarder,
         accountant: Accountant,
         tracing: Tracing,
     ) -> None:
         self._settings = settings
         self._decider = decider
-        self._upstream = upstream
+        self._forwarder = forwarder
         self._accountant = accountant
         self._tracing = tracing
 
@@ -99,35 +95,24 @@ class ChatEndpoint:
         wants_stream, wants_usage = check_stream_fields(body.fields)
         prompt = Prompt.of_chat(body.fields)
         async with cancelled_on_disconnect(receive):
-            decision = chosen if isinstance(chosen, Decision) else await self._decide(chosen, prompt)
+            decision = await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)
-            model = self._settings.models[decision.model]
-            exchange.withhold_usage = wants_stream and not wants_usage and model.stream_usage
-            forwarded = chat_body_for(body, model.model, ask_usage=exchange.withhold_usage)
-            await self._forward(exchange, model, forwarded, scope, send)
+            chat = Chat(body, wants_stream, wants_usage, scope["headers"])
+            await self._forwarder.forward(exchange, decision, chat, send)
 
-    async def _decide(self, policy: PolicySettings, prompt: Prompt) -> Decision:
-        with self._tracing.span("decide", policy=policy.name):
-            decision = await self._decider.decide(policy, prompt)
-            self._tracing.describe(model=decision.model, reason=decision.reason, source=decision.source)
+    async def _decide(self, chosen: PolicySettings | Decision, prompt: Prompt) -> Decision:
+        with self._tracing.span("decide"):
+            decision = await self._decider.decide(chosen, prompt)
+            policy, model, reason, source = decision.policy, decision.model, decision.reason, decision.source
+            self._tracing.describe(policy=policy, model=model, reason=reason, source=source)
             return decision
-
-    async def _forward(self, exchange: Exchange, model: ModelSettings, body: bytes, scope: Scope, send: Send) -> None:
-        with self._tracing.span("upstream", model=model.name):
-            headers = self._tracing.onward(scope["headers"])
-            self._accountant.forwarding(exchange)
-            async with _within(model), self._upstream.post(model, _UPSTREAM_PATH, body, headers) as response:
-                self._tracing.describe(status=response.status)
-                await relay(exchange, response, send)
 
 
 async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> None:
     """Tell the client: as a response while that is possible, else as the stream's last event, without [DONE]."""
     if not exchange.answered:
-        headers = [_JSON, *exchange.headers()]
-        if error.retry_after_s is not None:
-            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        headers = [*error.headers(), *exchange.headers()]
         if error.closes_connection:
             headers.append((b"connection", b"close"))
         exchange.answered = True
@@ -139,19 +124,11 @@ async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> Non
                 await send({"type": "http.response.body", "body": error_event(error.body())})
 
 
-@asynccontextmanager
-async def _within(model: ModelSettings) -> AsyncIterator[None]:
-    """Hold an answer to `timeouts.total_s`, also one that nobody reads."""
-    try:
-        async with asyncio.timeout(model.timeouts.total_s):
-            yield
-    except TimeoutError:
-        raise UpstreamTimeout(f"Model '{model.name}' took longer than {model.timeouts.total_s:g} s.") from None
-
-
 def _outcome_of(error: RouterError) -> str:
     if isinstance(error, ClientError):
         return "client_error"
     if isinstance(error, ClassifierError):
         return "classifier_error"
+    if isinstance(error, UpstreamRefused):
+        return "upstream_4xx" if error.status < 500 else "upstream_5xx"
     return "upstream_error" if isinstance(error, UpstreamError) else "internal_error"

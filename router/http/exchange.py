@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from router.decide.decider import Decision
@@ -19,7 +19,9 @@ class Exchange:
     trace_id: str | None = None
     decision: Decision | None = None
     explanation: HeaderList = field(default_factory=list)
-    sent: float | None = None  # the moment when the request left for the upstream
+    fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked
+    sent: float | None = None  # the moment when the request last left for an upstream
+    waited_s: float = 0.0  # for attempts that failed before that
     ttft_s: float | None = None
     overhead_s: float | None = None
     usage: Usage | None = None
@@ -38,6 +40,22 @@ class Exchange:
         self.decision = decision
         self.explanation = decision_headers(decision)
 
+    def fell_back(self, model: str, reason: str) -> None:
+        """Note that another model is asked than the one that was decided on."""
+        if self.decision is None:
+            return
+        chosen = self.decision.model if self.fallback is None else self.fallback.partition("->")[0]
+        self.fallback = f"{chosen}->{model};reason={reason}"
+        self.decided(replace(self.decision, model=model))
+        self.explanation.append((b"x-router-fallback", self.fallback.encode("latin-1", "replace")))
+
+    def asking(self) -> None:
+        """Note that the request leaves for an upstream now; nothing is known of its answer yet."""
+        now = perf_counter()
+        if self.sent is not None:
+            self.waited_s += now - self.sent
+        self.sent, self.ttft_s, self.usage = now, None, None
+
     def heard_from_upstream(self) -> None:
         """Note that the upstream's answer, or the part of it that counts as the first token, is here."""
         if self.sent is not None:
@@ -49,7 +67,7 @@ class Exchange:
         waited = self.ttft_s
         if waited is None:  # an upstream that was asked and never answered gives no TTFT; the wait was still not ours
             waited = now - self.sent if self.sent is not None else 0.0
-        self.overhead_s = now - self.started - waited
+        self.overhead_s = now - self.started - self.waited_s - waited
         overhead = b"%.3f" % (self.overhead_s * 1000)
         return [(b"x-request-id", self.request_id), *self.explanation, (b"x-router-overhead-ms", overhead)]
 

@@ -69,8 +69,10 @@ _PARAMETERS = (
 _HEADERS = {
     "x-request-id": "The id of this request, yours when you sent one.",
     "x-router-model": "The model that answered.",
+    "x-router-fallback": "Only when that is not the chosen one: `chosen->answered;reason=...`.",
     "x-router-policy": "The policy that decided, `none` when you named a model.",
-    "x-router-reason": "manual, fixed, threshold, expected_value, unpriced, task, no_text or fallback.",
+    "x-router-reason": "How it was chosen: threshold, expected_value, unpriced, task, fixed, manual, no_text, "
+    "fallback, context or capability.",
     "x-router-decision": "classifier, cache, none, or `fallback;reason=...`.",
     "x-router-score": "The score that decided, `none` when there was none.",
     "x-router-classifier-version": "The version of the classifier that scored.",
@@ -80,14 +82,15 @@ _HEADERS = {
 }
 
 _ERRORS = {
-    "400": "Invalid JSON, a missing or wrong field, or places that contradict each other.",
+    "400": "Invalid JSON, a wrong field, places that contradict each other, or more than any model can take.",
     "404": "No such policy or model; the message names those that there are.",
     "405": "The endpoint takes POST only.",
     "408": "The body came too slowly.",
     "413": "The body is over the limit.",
     "415": "Not JSON, or compressed.",
+    "429": "The upstream's own limit; `retry-after` says when to come again.",
     "502": "The upstream could not be reached, or broke off.",
-    "503": "No score, and the router is told to refuse then.",
+    "503": "The upstream keeps failing, or there is no score and the router is told to refuse then.",
     "504": "The upstream was silent for too long.",
 }
 

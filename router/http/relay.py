@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from router.errors import UpstreamError, UpstreamProtocol
 from router.http.asgi import Send, send_whole
 from router.http.exchange import Exchange
 from router.upstream.client import UpstreamResponse
+from router.upstream.refusal import refusal
 from router.upstream.sse import EventSplitter, read_chunk, read_usage
 
+Begun = Callable[[], None]
 
-async def relay(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
-    """Pass the answer on and note its outcome and usage.
 
-    Raises UpstreamError as long as the client can still be told by a status, and while a stream is open.
+async def relay(exchange: Exchange, response: UpstreamResponse, send: Send, begun: Begun) -> None:
+    """Pass the answer on and note its outcome and usage; `begun` is called when a stream's first event leaves.
+
+    Raises UpstreamError as long as the client can still be told by a status, and while a stream is open;
+    UpstreamRefused is the upstream's own error, of which nothing has been passed on.
     """
-    if response.is_event_stream and response.status < 400:
-        await _relay_stream(exchange, response, send)
+    if response.status >= 400:
+        body = await response.body()
+        exchange.heard_from_upstream()
+        raise refusal(response.model.name, response.status, response.headers, body, response.pause_s)
+    if response.is_event_stream:
+        await _relay_stream(exchange, response, send, begun)
     else:
         await _relay_whole(exchange, response, send)
-    exchange.outcome = "upstream_error" if exchange.broken else _outcome_of(response.status)
+    exchange.outcome = "upstream_error" if exchange.broken else "ok"
 
 
 async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
@@ -33,16 +41,19 @@ async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Sen
     await send_whole(send, response.status, headers, body)
 
 
-async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
+async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Send, begun: Begun) -> None:
     """Pass on an event stream, whole events only, one write per part; an event that only we asked for stays behind.
 
     Headers leave with the first event, so that a stream which begins with an error can still become an error.
     """
     splitter = EventSplitter()
     async for part in response.parts():
-        if not exchange.answered:
+        first = not exchange.answered
+        if first:
             exchange.heard_from_upstream()
         await _pass_on(exchange, response, splitter.feed(part), send)
+        if first and exchange.answered:
+            begun()
     await _pass_on(exchange, response, splitter.end(), send)
     if not (exchange.finished or exchange.broken):  # clients would take a part for the whole
         raise UpstreamProtocol(f"Model '{response.model.name}' ended its stream before its answer was complete.")
@@ -81,9 +92,3 @@ def _passes(exchange: Exchange, event: bytes, *, begun: bool) -> bool:
         exchange.usage = chunk.usage
         return not (chunk.usage_only and exchange.withhold_usage)
     return True
-
-
-def _outcome_of(status: int) -> str:
-    if status < 400:
-        return "ok"
-    return "upstream_4xx" if status < 500 else "upstream_5xx"

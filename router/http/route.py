@@ -60,23 +60,20 @@ async def _decide_all(
     settings: Settings, decider: Decider, chosen: PolicySettings | Decision, prompts: list[Prompt]
 ) -> list[dict[str, Any]]:
     """Decide for all prompts, a batch at a time so that the last one's deadline does not pay for the first."""
-    if isinstance(chosen, Decision):
-        return [_described(chosen, [chosen.model], decider, prompt) for prompt in prompts]
+    models = (chosen.model,) if isinstance(chosen, Decision) else candidates(chosen)
     described = []
     size = settings.triton.max_batch_size
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
         decisions = await asyncio.gather(*(decider.decide(chosen, prompt) for prompt in batch))
         described += [
-            _described(decision, candidates(chosen), decider, prompt)
-            for decision, prompt in zip(decisions, batch, strict=True)
+            _described(decision, models, decider, prompt) for decision, prompt in zip(decisions, batch, strict=True)
         ]
     return described
 
 
-def _described(
-    decision: Decision, models: tuple[str, ...] | list[str], decider: Decider, prompt: Prompt
-) -> dict[str, Any]:
+def _described(decision: Decision, models: tuple[str, ...], decider: Decider, prompt: Prompt) -> dict[str, Any]:
+    costs = {model: decider.expected_cost(model, prompt) for model in dict.fromkeys([*models, decision.model])}
     return {
         "object": "route.decision",
         "model": decision.model,
@@ -88,7 +85,8 @@ def _described(
         "label": decision.label,
         "classifier_version": decision.classifier_version,
         "turns": [classification.described() for classification in decision.classifications],
-        "expected_cost_dollars": {model: decider.expected_cost(model, prompt) for model in models},
+        "fallbacks": list(decision.fallbacks),
+        "expected_cost_dollars": costs,
     }
 
 

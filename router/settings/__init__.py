@@ -1,11 +1,12 @@
 """The configuration as frozen settings. No other room reads YAML or the environment.
 
-yaml_nodes (lines, variables) → yaml_fields (types, bounds) → policies, nvidia_v1, prices → load → Settings
+yaml_nodes (lines, variables) → yaml_fields (types, bounds) → models, policies, nvidia_v1, prices → load → Settings
 """
 
 from router.settings.changes import changes, fingerprint, needs_restart, with_fixed_of
 from router.settings.load import load_settings, redacted
 from router.settings.types import (
+    CAPABILITIES,
     DIMENSIONS,
     SCORE_NAMES,
     TASK_TYPES,
@@ -18,6 +19,7 @@ from router.settings.types import (
     OnFailure,
     PolicySettings,
     Price,
+    Replica,
     Secret,
     ServerSettings,
     Settings,
@@ -27,9 +29,11 @@ from router.settings.types import (
     Timeouts,
     TracingSettings,
     TritonSettings,
+    UpstreamSettings,
 )
 
 __all__ = [
+    "CAPABILITIES",
     "DIMENSIONS",
     "SCORE_NAMES",
     "TASK_TYPES",
@@ -42,6 +46,7 @@ __all__ = [
     "OnFailure",
     "PolicySettings",
     "Price",
+    "Replica",
     "Secret",
     "ServerSettings",
     "Settings",
@@ -51,6 +56,7 @@ __all__ = [
     "Timeouts",
     "TracingSettings",
     "TritonSettings",
+    "UpstreamSettings",
     "changes",
     "fingerprint",
     "load_settings",

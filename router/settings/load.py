@@ -13,25 +13,23 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 from router.settings import nvidia_v1
+from router.settings.models import read_model, web_address
 from router.settings.policies import read_policy
-from router.settings.prices import price_of
 from router.settings.types import (
     AdminSettings,
     ModelSettings,
     OnFailure,
     PolicySettings,
-    Price,
     Secret,
     ServerSettings,
     Settings,
-    Timeouts,
     TracingSettings,
     TritonSettings,
+    UpstreamSettings,
 )
-from router.settings.yaml_fields import Section, allowed_words, kind
+from router.settings.yaml_fields import Section, allowed_words
 from router.settings.yaml_nodes import Node, Problems, read_yaml, shown
 
 OVERRIDES = {
@@ -103,11 +101,12 @@ def _settings(root: Section, source: str) -> Settings:
     admin = _admin(root.section("admin"), server)
     triton = _triton(root.section("triton"))
     tracing = _tracing(root.section("tracing"))
+    upstreams = _upstreams(root.section("upstreams"))
     models = _models(root)
     policies = _policies(root, models)
     default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
     root.close()
-    return Settings(server, admin, triton, models, policies, default_policy, source, tracing)
+    return Settings(server, admin, triton, models, policies, default_policy, source, tracing, upstreams)
 
 
 def _server(section: Section) -> ServerSettings:
@@ -167,9 +166,21 @@ def _triton(section: Section) -> TritonSettings:
 
 
 def _tracing(section: Section) -> TracingSettings:
-    endpoint = section.text("otlp_endpoint", check=_url) if section.get("otlp_endpoint") else None
+    endpoint = section.text("otlp_endpoint", check=web_address) if section.get("otlp_endpoint") else None
     section.close()
     return TracingSettings(endpoint)
+
+
+def _upstreams(section: Section) -> UpstreamSettings:
+    default = UpstreamSettings()
+    upstreams = UpstreamSettings(
+        retry_budget=section.number("retry_budget", default.retry_budget, least=0, most=1),
+        failures_to_open=section.integer("failures_to_open", default.failures_to_open, least=1, most=1_000_000),
+        cooldown_s=section.number("cooldown_s", default.cooldown_s, above=0, most=3600),
+        max_cooldown_s=section.number("max_cooldown_s", default.max_cooldown_s, least=0, most=86_400),
+    )
+    section.close()
+    return upstreams
 
 
 def _named(root: Section, key: str) -> Iterator[tuple[str, Section]]:
@@ -183,60 +194,8 @@ def _named(root: Section, key: str) -> Iterator[tuple[str, Section]]:
 
 
 def _models(root: Section) -> dict[str, ModelSettings]:
-    models = {}
-    for name, section in _named(root, "models"):
-        models[name] = _model(name, section)
-    return models
-
-
-def _model(name: str, section: Section) -> ModelSettings:
-    api_base = section.text("api_base", check=_api_base).rstrip("/")
-    model_id = section.text("model", name)
-    model = ModelSettings(
-        name=name,
-        api_base=api_base,
-        api_key=_secret(section, "api_key"),
-        model=model_id,
-        price=_price(section.section("price")) if section.get("price") else price_of(model_id, api_base),
-        context_limit=(section.integer("context_limit", least=1, most=10**9) if section.get("context_limit") else None),
-        timeouts=_timeouts(section.section("timeouts")),
-        stream_usage=section.flag("stream_usage", default=True),
-        expected_output_tokens=section.integer("expected_output_tokens", 256, least=1, most=1_000_000),
-    )
-    section.close()
-    return model
-
-
-def _price(section: Section) -> Price:
-    price = Price(section.number("input", least=0), section.number("output", least=0), "configuration")
-    section.close()
-    return price
-
-
-def _timeouts(section: Section) -> Timeouts:
-    default = Timeouts()
-    total_s = section.number("total_s", default.total_s, above=0, most=86_400)
-    # A default gives way to a short total; a number that the user wrote does not.
-    timeouts = Timeouts(
-        connect_s=section.number("connect_s", min(default.connect_s, total_s), above=0, most=total_s),
-        first_byte_s=section.number("first_byte_s", min(default.first_byte_s, total_s), above=0, most=total_s),
-        idle_s=section.number("idle_s", min(default.idle_s, total_s), above=0, most=total_s),
-        total_s=total_s,
-    )
-    section.close()
-    return timeouts
-
-
-def _secret(section: Section, key: str) -> Secret | None:
-    node = section.get(key)
-    if node is None or node.value == "":
-        return None
-    if not isinstance(node.value, str):
-        section.problems.add(node, f"must be text, not {kind(node)}")
-        return None
-    if not re.fullmatch(r"[!-~]+", node.value):  # the value itself must not be shown
-        section.problems.add(node, "must be ASCII without spaces or line breaks, as an HTTP header needs it")
-    return Secret(node.value)
+    names = [name for name, _ in root.section("models").names()]
+    return {name: read_model(name, section, names) for name, section in _named(root, "models")}
 
 
 def _policies(root: Section, models: Mapping[str, ModelSettings]) -> dict[str, PolicySettings]:
@@ -287,26 +246,3 @@ def _metrics_url(value: str) -> str | None:
     if re.fullmatch(r"http://(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?/[^\s?#]*", value):
         return None
     return "must be the http:// URL of Triton's metrics, for example http://127.0.0.1:8002/metrics"
-
-
-def _url(value: str) -> str | None:
-    try:
-        url = urlsplit(value)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
-    except ValueError:
-        valid = False
-    if valid and not value.isascii():
-        return "must be ASCII: write an international host in its xn-- form and percent-encode the path"
-    if not valid or " " in value:
-        return "must be an http:// or https:// URL, for example https://api.openai.com/v1"
-    if "@" in url.netloc:
-        return "must not hold a user or password; use api_key"
-    if "?" in value or "#" in value:
-        return "must not have a query or a fragment"
-    return None
-
-
-def _api_base(value: str) -> str | None:
-    if value.rstrip("/").endswith("/completions"):
-        return "must be the base only, without /chat/completions"
-    return _url(value)

@@ -7,8 +7,8 @@
           - {name: Brainstorming, api_base: https://..., api_key: ..., model: meta/llama-3.1-70b-instruct}
 
 Every policy becomes one of type `label`, every distinct llm a model named by its model id. The nodes keep
-their lines and paths, so that a complaint points into the user's own file. `server`, `admin`, `triton`, and a
-model's other keys (such as `price`) may be added.
+their lines and paths, so that a complaint points into the user's own file. `server`, `admin`, `triton`,
+`tracing`, `upstreams`, and a model's other keys (such as `price`) may be added.
 """
 
 from __future__ import annotations
@@ -56,14 +56,13 @@ def translate(root: Node, problems: Problems, *, triton_url_known: bool) -> Node
         )
     if not policies:
         problems.add(root, "policies: the list is empty; name at least one policy")
-    triton, server, admin, tracing = (file.section(name) for name in ("triton", "server", "admin", "tracing"))
+    triton = file.section("triton")
+    unchanged = {name: file.section(name).node for name in ("server", "admin", "tracing", "upstreams")}
     file.close()
     return replace(
         root,
         value={
-            "server": server.node,
-            "admin": admin.node,
-            "tracing": tracing.node,
+            **unchanged,
             "triton": _with_address(triton, addresses, one_needed=not triton_url_known),
             "models": models.node(),
             "policies": replace(root, value=dict(policies), path="policies"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast, get_args
 
 from router.settings.types import (
@@ -33,6 +34,8 @@ def read_policy(name: str, section: Section, models: Models) -> PolicySettings |
     if read is None:
         return None
     policy = read(name, section, models)
+    if section.get("fallbacks") is not None:
+        policy = replace(policy, fallbacks=section.words("fallbacks", check=_known(models)))
     section.close()
     return policy
 

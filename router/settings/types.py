@@ -39,6 +39,9 @@ TASK_TYPES = (
 )
 """NVIDIA's task names, in the order of the classifier's TASK_TYPE output."""
 
+CAPABILITIES = ("vision", "tools", "json_schema")
+"""What a request may need of a model beyond text: images, tool calls, answers held to a JSON schema."""
+
 Conversation = Literal["hardest", "last", "joined"]
 """What of a conversation is scored: its hardest recent user turn, the last one, or all as one text."""
 
@@ -92,22 +95,42 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """One of the equal servers of a model."""
+
+    api_base: str
+    api_key: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """An upstream model. `name` is what clients and policies call it, `model` what its API calls it.
 
     `price` None means unknown, never free. `context_limit` is in tokens. `stream_usage` False is for an
     upstream that refuses `stream_options`. Costs are compared for an answer of `expected_output_tokens`.
+    `fallbacks` are the models that stand in, first to last. `supports` None means all of CAPABILITIES.
     """
 
     name: str
-    api_base: str
-    api_key: Secret | None
+    replicas: tuple[Replica, ...]
     model: str
     price: Price | None
     context_limit: int | None
     timeouts: Timeouts
     stream_usage: bool = True
     expected_output_tokens: int = 256
+    fallbacks: tuple[str, ...] = ()
+    supports: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSettings:
+    """What is done about upstreams that fail: how often to ask again, and when to leave one alone."""
+
+    retry_budget: float = 0.2
+    failures_to_open: int = 5
+    cooldown_s: float = 1.0
+    max_cooldown_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +194,15 @@ class Tier:
     at: float = -math.inf
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _AnyPolicy:
+    """What every policy has. `fallbacks`, when given, stand in for those of the model that it chose."""
+
+    fallbacks: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class ThresholdPolicy:
+class ThresholdPolicy(_AnyPolicy):
     """The last tier whose `at` the score reaches. `score` is a weighted sum: (one of SCORE_NAMES, weight)."""
 
     kind: ClassVar[str] = "threshold"
@@ -184,7 +214,7 @@ class ThresholdPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectedValuePolicy:
+class ExpectedValuePolicy(_AnyPolicy):
     """`strong` when its gain in probability times `value` (dollars a right answer) exceeds its extra cost."""
 
     kind: ClassVar[str] = "expected_value"
@@ -197,7 +227,7 @@ class ExpectedValuePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskMapPolicy:
+class TaskMapPolicy(_AnyPolicy):
     """A model for each task, as (task, model); an unlisted or unsure task takes the default."""
 
     kind: ClassVar[str] = "task_map"
@@ -209,7 +239,7 @@ class TaskMapPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedPolicy:
+class FixedPolicy(_AnyPolicy):
     """Always the same model; the prompt is not scored."""
 
     kind: ClassVar[str] = "fixed"
@@ -228,7 +258,7 @@ class FixedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelPolicy:
+class LabelPolicy(_AnyPolicy):
     """NVIDIA v1: the argmax of `triton_model`'s OUTPUT is an index into `llms`, which are (label, model)."""
 
     kind: ClassVar[str] = "label"
@@ -256,3 +286,4 @@ class Settings:
     default_policy: str
     source: str
     tracing: TracingSettings = TracingSettings()
+    upstreams: UpstreamSettings = UpstreamSettings()

@@ -85,6 +85,16 @@ class Section:
             return []
         return list(node.value)
 
+    def words(self, key: str, *, check: Check | None = None) -> tuple[str, ...]:
+        """Return the texts of an optional list, each given once; empty when absent."""
+        words: dict[str, None] = {}
+        for node in self.entries(key) if self.get(key) is not None else ():
+            word = read_text(node, self.problems, check=check)
+            if word in words:
+                self.problems.add(node, f"{shown(word)} is given twice; keep one")
+            words[word] = None
+        return tuple(words)
+
     def names(self) -> Iterator[tuple[str, Node]]:
         """Every key with its node, for mappings whose keys are names."""
         for name, node in self._nodes.items():

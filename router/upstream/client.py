@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from router.errors import UpstreamConnect, UpstreamProtocol, UpstreamTimeout, UpstreamTTFTTimeout
-from router.settings import ModelSettings
+from router.settings import ModelSettings, Replica
 from router.upstream.http1 import BrokenResponse, ConnectFailed, Connection, Origin, Pool
+from router.upstream.retry import pause_s
 
 MAX_BODY_BYTES = 8_000_000
 
@@ -64,6 +65,7 @@ class UpstreamResponse:
     status: int
     headers: list[tuple[bytes, bytes]]
     is_event_stream: bool
+    pause_s: float | None  # what a refusal's Retry-After asks for
     model: ModelSettings
     _connection: Connection
     _first_byte_by: float  # by the event loop's clock
@@ -104,7 +106,7 @@ class UpstreamClient:
 
     def __init__(self) -> None:
         self._pool = Pool()
-        self._targets: dict[tuple[str, str], _Target] = {}
+        self._targets: dict[tuple[Replica, str], _Target] = {}
 
     async def __aenter__(self) -> UpstreamClient:
         return self
@@ -114,16 +116,16 @@ class UpstreamClient:
 
     @asynccontextmanager
     async def post(
-        self, model: ModelSettings, path: str, body: bytes, headers: Headers
+        self, model: ModelSettings, replica: Replica, path: str, body: bytes, headers: Headers
     ) -> AsyncIterator[UpstreamResponse]:
-        """Send `body` to `model.api_base + path` and give the response once its headers are here.
+        """Send `body` to `replica.api_base + path` and give the response once its headers are here.
 
         Leaving the context early closes the connection, so that the model stops working for a client that has gone.
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
-        target = self._targets.get((model.name, path))
+        target = self._targets.get((replica, path))
         if target is None:
-            target = self._targets[model.name, path] = _Target.of(model, path)
+            target = self._targets[replica, path] = _Target.of(replica, path)
         first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
         connection = await self._connect(model, target.origin)
         try:
@@ -137,7 +139,8 @@ class UpstreamClient:
             if 300 <= connection.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
                 raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
             safe, is_event_stream = _safe_headers(connection.headers)
-            yield UpstreamResponse(connection.status, safe, is_event_stream, model, connection, first_byte_by)
+            pause = pause_s(connection.headers) if connection.status >= 400 else None
+            yield UpstreamResponse(connection.status, safe, is_event_stream, pause, model, connection, first_byte_by)
         finally:
             connection.release()
 
@@ -159,17 +162,17 @@ class _Target:
     start: bytes  # the request line and our own headers, up to content-length's value
 
     @classmethod
-    def of(cls, model: ModelSettings, path: str) -> _Target:
-        url = urlsplit(model.api_base + path)
+    def of(cls, replica: Replica, path: str) -> _Target:
+        url = urlsplit(replica.api_base + path)
         lines = [
             f"POST {url.path} HTTP/1.1",
             f"host: {url.netloc}",
             "content-type: application/json",
             "accept-encoding: identity",  # we read usage from the body, and pass the body on as it is
         ]
-        if model.api_key is not None:
-            lines.append(f"authorization: Bearer {model.api_key.reveal()}")
-        return cls(Origin.of(model.api_base), "\r\n".join([*lines, "content-length: "]).encode("ascii"))
+        if replica.api_key is not None:
+            lines.append(f"authorization: Bearer {replica.api_key.reveal()}")
+        return cls(Origin.of(replica.api_base), "\r\n".join([*lines, "content-length: "]).encode("ascii"))
 
     def request(self, body: bytes, headers: Headers) -> bytes:
         """Return the whole request; of `headers` only those go along that a model may see."""

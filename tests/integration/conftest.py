@@ -75,6 +75,8 @@ def stack_config(triton_url: str, cheap: SimulatedLLM, expensive: SimulatedLLM, 
         "server": {"body_timeout_s": 2},
         # A deadline that two busy cores keep: that the classifier decides is what most of these tests look at.
         "triton": {"url": triton_url, "deadline_ms": 5000},
+        # Tests of single answers: what one model did to the test before shall not count against it.
+        "upstreams": {"failures_to_open": 1_000_000, "max_cooldown_s": 0},
         "models": {
             "cheap": {**to_cheap, "price": cheap_price},
             "expensive": {

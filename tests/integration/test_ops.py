@@ -50,8 +50,8 @@ def test_health(router: RouterProcess) -> None:
 
 def test_the_configuration_is_shown_without_its_keys(router: RouterProcess) -> None:
     config: Any = router.get("/config").json()
-    assert config["models"]["cheap"]["api_key"] == "[REDACTED]"
-    assert config["models"]["canned"]["api_key"] is None
+    assert config["models"]["cheap"]["replicas"][0]["api_key"] == "[REDACTED]"
+    assert config["models"]["canned"]["replicas"][0]["api_key"] is None
     assert config["models"]["unpriced"]["price"] is None
     assert config["policies"]["default"]["tiers"] == [
         {"model": "cheap", "at": None},
@@ -127,10 +127,10 @@ def test_openapi_describes_the_chat_paths(router: RouterProcess) -> None:
     for path in ("/v1/chat/completions", "/completions"):
         operation = schema["paths"][path]["post"]
         assert sorted(operation["responses"]["200"]["headers"]) == sorted(
-            [*EXPLANATORY_HEADERS, "x-upstream-request-id"]
+            [*EXPLANATORY_HEADERS, "x-router-fallback", "x-upstream-request-id"]
         )
         assert set(operation["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
-        assert {"400", "404", "408", "413", "415", "502", "503", "504"} <= set(operation["responses"])
+        assert {"400", "404", "408", "413", "415", "429", "502", "503", "504"} <= set(operation["responses"])
         assert operation["requestBody"]["required"]
     assert {"/v1/route", "/v1/models", "/health/ready", "/config", "/metrics"} <= set(schema["paths"])
     operations = [operation for path in schema["paths"].values() for operation in path.values()]

@@ -80,6 +80,7 @@ def test_one_chat(stack: Stack) -> None:
         "score": score,
         "label": decision["model"],
         "classifier_version": "1",
+        "fallbacks": [],
     }
     assert sorted(turn["outcome"]) == OUTCOMES
     assert sum(turn["outcome"].values()) == pytest.approx(1, abs=1e-3)

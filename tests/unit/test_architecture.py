@@ -43,10 +43,14 @@ OWNERS = {
 PURE = (
     "router.errors",
     "router.decide.classification",
+    "router.decide.fit",
     "router.decide.policy",
     "router.decide.prompt",
     "router.http.samples",
     "router.http.selection",
+    "router.upstream.attempts",
+    "router.upstream.refusal",
+    "router.upstream.retry",
     "router.upstream.sse",
     "router.upstream.usage",
 )

@@ -18,6 +18,7 @@ from router.settings import (
     ModelSettings,
     PolicySettings,
     Price,
+    Replica,
     ServerSettings,
     Settings,
     TaskMapPolicy,
@@ -33,8 +34,7 @@ LABELS = Labels(OUTCOMES, TASK_TYPES, DIMENSIONS)
 def model(name: str, price: Price | None = None, expected_output_tokens: int = 256) -> ModelSettings:
     return ModelSettings(
         name=name,
-        api_base="http://127.0.0.1:9/v1",
-        api_key=None,
+        replicas=(Replica("http://127.0.0.1:9/v1"),),
         model=f"vendor/{name}",
         price=price,
         context_limit=None,

@@ -19,6 +19,7 @@ from router.settings import (
     ServerSettings,
     Timeouts,
     TritonSettings,
+    UpstreamSettings,
     load_settings,
 )
 from router.settings import __all__ as public_names
@@ -110,7 +111,10 @@ zzz: 1
 server: {zzz: 1}
 admin: {zzz: 1}
 triton: {zzz: 1}
-models: {m: {api_base: "http://x/v1", price: {input: 1, output: 1, zzz: 1}, timeouts: {zzz: 1}, zzz: 1}}
+upstreams: {zzz: 1}
+models:
+  r: {replicas: [{api_base: "http://x/v1", zzz: 1}]}
+  m: {api_base: "http://x/v1", price: {input: 1, output: 1, zzz: 1}, timeouts: {zzz: 1}, zzz: 1}
 policies:
   threshold: {type: threshold, score: gain, tiers: [{model: m, zzz: 1}, {model: m, from: 0}], zzz: 1}
   expected_value: {type: expected_value, weak: m, strong: m, value: 1, zzz: 1}
@@ -124,7 +128,9 @@ HEADINGS = {
     "server.zzz": "server",
     "admin.zzz": "admin",
     "triton.zzz": "triton",
+    "upstreams.zzz": "upstreams",
     "models.m.zzz": "models",
+    "models.r.replicas[0].zzz": "replicas",
     "models.m.price.zzz": "price",
     "models.m.timeouts.zzz": "timeouts",
     "policies.threshold.zzz": "threshold",
@@ -156,10 +162,11 @@ def test_every_key_that_the_parser_takes_is_documented_and_no_other(tmp_path: Pa
         ("admin", AdminSettings()),
         ("triton", TritonSettings()),
         ("timeouts", Timeouts()),
+        ("upstreams", UpstreamSettings()),
     ],
 )
 def test_documented_defaults_are_the_real_ones(
-    heading: str, defaults: ServerSettings | AdminSettings | TritonSettings | Timeouts
+    heading: str, defaults: ServerSettings | AdminSettings | TritonSettings | Timeouts | UpstreamSettings
 ) -> None:
     rows = documented(heading)
     for field in dataclasses.fields(defaults):

@@ -11,13 +11,22 @@ from typing import Any
 import pytest
 
 from router import errors
-from router.errors import CLASSIFIER_FAILURES, ClassifierError, ClientError, ConfigurationError, RouterError
+from router.errors import (
+    CLASSIFIER_FAILURES,
+    ClassifierError,
+    ClientError,
+    ConfigurationError,
+    RouterError,
+    UpstreamRateLimited,
+    UpstreamRefused,
+)
 
 CLASSES = [
     value
     for _, value in inspect.getmembers(errors, inspect.isclass)
     if issubclass(value, RouterError) and value.__module__ == errors.__name__
 ]
+OURS = [kind for kind in CLASSES if kind is not UpstreamRefused]  # that one holds a model's own words and status
 # "│   ├── InvalidJSON                 400  the body ..."
 BRANCH = re.compile(r"^(?P<indent>(?:[│ ] {3})*)[├└]── (?P<name>\w+) +(?:(?P<status>\d{3})  )?\S")
 
@@ -54,10 +63,10 @@ def test_the_tree_gives_the_status_that_is_sent() -> None:
     given = {name: status for name, _, status in tree() if status is not None}
     assert given == {name: by_name[name].status for name in given}
     leaves = {kind.__name__ for kind in CLASSES if not kind.__subclasses__()}
-    assert leaves - set(given) == {"ClassifierError"}
+    assert leaves - set(given) == {"ClassifierError", "UpstreamRefused"}
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", OURS)
 def test_a_client_sees_openai_s_error_object_with_the_status_inside(kind: type[RouterError]) -> None:
     error = made(kind)
     body: dict[str, Any] = json.loads(error.body())
@@ -71,11 +80,13 @@ def test_a_client_sees_openai_s_error_object_with_the_status_inside(kind: type[R
     }
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", OURS)
 def test_the_type_says_who_can_mend_it(kind: type[RouterError]) -> None:
     if issubclass(kind, ClientError | ConfigurationError):
         assert 400 <= kind.status < 500
         assert kind.type == "invalid_request_error"
+    elif kind is UpstreamRateLimited:
+        assert (kind.status, kind.type) == (429, "rate_limit_error")
     else:
         assert 500 <= kind.status < 600
         assert kind.type == "server_error"

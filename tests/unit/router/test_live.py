@@ -46,7 +46,7 @@ class Router:
         if decision is not None:
             exchange.decided(decision)
             self.accountant.decided(exchange)
-            self.accountant.forwarding(exchange)
+            exchange.asking()
             exchange.heard_from_upstream()
             exchange.headers()
         exchange.outcome = "ok" if decision else "client_error"

@@ -28,6 +28,9 @@ BOUNDED = {
     "python",
     "target",
     "code",
+    "replica",
+    "from",
+    "to",
 }
 
 

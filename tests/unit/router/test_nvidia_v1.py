@@ -45,8 +45,8 @@ def test_the_file_works_unmodified() -> None:
     }
     for name, model in settings.models.items():
         assert model.model == name
-        assert model.api_base == "https://integrate.api.nvidia.com/v1"
-        assert model.api_key == Secret("nvapi-canary")
+        assert model.replicas[0].api_base == "https://integrate.api.nvidia.com/v1"
+        assert model.replicas[0].api_key == Secret("nvapi-canary")
         assert model.price is None
 
     task, complexity = settings.policies["task_router"], settings.policies["complexity_router"]
@@ -93,8 +93,8 @@ def test_the_same_id_at_another_address_or_with_another_key_is_another_model(tmp
     (p,) = loaded.policies.values()
     assert isinstance(p, LabelPolicy)
     assert p.llms == (("A", "m"), ("B", "m#2"), ("C", "m"), ("D", "m#3"))
-    assert loaded.models["m#2"].api_key == Secret("k2")
-    assert loaded.models["m#3"].api_base == "https://y.test/v1"
+    assert loaded.models["m#2"].replicas[0].api_key == Secret("k2")
+    assert loaded.models["m#3"].replicas[0].api_base == "https://y.test/v1"
     assert {model.model for model in loaded.models.values()} == {"m"}
 
 
@@ -110,7 +110,7 @@ def test_the_same_id_at_another_address_or_with_another_key_is_another_model(tmp
 )
 def test_the_version_that_v1_put_into_each_request_is_appended(tmp_path: Path, api_base: str, expected: str) -> None:
     loaded = load_settings(write(tmp_path, "policies:\n" + policy(llm(api_base=api_base))), {})
-    assert loaded.models["m"].api_base == expected
+    assert loaded.models["m"].replicas[0].api_base == expected
 
 
 def test_model_ids_that_are_no_names_get_one(tmp_path: Path) -> None:
@@ -128,7 +128,11 @@ def test_model_ids_that_are_no_names_get_one(tmp_path: Path) -> None:
 def test_an_empty_key_is_no_key(tmp_path: Path) -> None:
     for empty in ("''", ""):
         assert (
-            load_settings(write(tmp_path, "policies:\n" + policy(llm(api_key=empty))), {}).models["m"].api_key is None
+            load_settings(write(tmp_path, "policies:\n" + policy(llm(api_key=empty))), {})
+            .models["m"]
+            .replicas[0]
+            .api_key
+            is None
         )
 
 
@@ -189,12 +193,12 @@ def test_a_price_may_be_added(tmp_path: Path) -> None:
         ),
         (
             "policies:\n" + policy(llm(more=", weight: 3")),
-            "5: policies[0].llms[0].weight: unknown key; allowed: api_base, model, api_key, price, "
-            "context_limit, timeouts, stream_usage, expected_output_tokens",
+            "5: policies[0].llms[0].weight: unknown key; allowed: api_base, replicas, api_key, model, price, "
+            "context_limit, timeouts, stream_usage, expected_output_tokens, fallbacks, supports",
         ),
         (
             "policies:\n" + policy(llm()) + "model: {}\n",
-            "6: model: unknown key; allowed: policies, triton, server, admin, tracing",
+            "6: model: unknown key; allowed: policies, triton, server, admin, tracing, upstreams",
         ),
     ],
 )

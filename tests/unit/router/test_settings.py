@@ -18,6 +18,7 @@ from router.settings import (
     LabelPolicy,
     ModelSettings,
     Price,
+    Replica,
     Secret,
     ServerSettings,
     Settings,
@@ -26,6 +27,7 @@ from router.settings import (
     Tier,
     Timeouts,
     TritonSettings,
+    UpstreamSettings,
     load_settings,
     redacted,
 )
@@ -43,8 +45,7 @@ def test_reads_every_section(tmp_path: Path) -> None:
         models={
             "cheap": ModelSettings(
                 name="cheap",
-                api_base="http://127.0.0.1:9101/v1",
-                api_key=Secret(KEY),
+                replicas=(Replica("http://127.0.0.1:9101/v1", Secret(KEY)),),
                 model="cheap",
                 price=Price(0.15, 0.6, "configuration"),
                 context_limit=None,
@@ -52,8 +53,7 @@ def test_reads_every_section(tmp_path: Path) -> None:
             ),
             "expensive": ModelSettings(
                 name="expensive",
-                api_base="http://127.0.0.1:9102/v1",
-                api_key=None,
+                replicas=(Replica("http://127.0.0.1:9102/v1"),),
                 model="big-7b",
                 price=Price(2.5, 10.0, "configuration"),
                 context_limit=128000,
@@ -87,6 +87,20 @@ def test_reads_every_section(tmp_path: Path) -> None:
     )
 
 
+def test_replicas_fallbacks_and_what_a_model_supports(tmp_path: Path) -> None:
+    one = 'cheap: {api_base: "http://127.0.0.1:9101/v1/", api_key: "${KEY}"'
+    several = 'cheap: {api_key: "${KEY}", replicas: [{api_base: "http://a/v1/"}, {api_base: "http://b/v1", api_key: k}]'
+    text = changed(one, several + ", fallbacks: [expensive], supports: [tools]")
+    text = text.replace("type: fixed, model: cheap", "type: fixed, model: cheap, fallbacks: []")
+    loaded = load_settings(write(tmp_path, text + "upstreams: {retry_budget: 0, max_cooldown_s: 5}"), ENVIRON)
+    cheap, expensive = loaded.models["cheap"], loaded.models["expensive"]
+    assert cheap.replicas == (Replica("http://a/v1", Secret(KEY)), Replica("http://b/v1", Secret("k")))
+    assert (cheap.fallbacks, cheap.supports) == (("expensive",), ("tools",))
+    assert (expensive.fallbacks, expensive.supports) == ((), None)
+    assert (loaded.policies["only"].fallbacks, loaded.policies["value"].fallbacks) == ((), None)
+    assert loaded.upstreams == UpstreamSettings(retry_budget=0.0, max_cooldown_s=5.0)
+
+
 def test_settings_can_go_to_a_worker_process(tmp_path: Path) -> None:
     loaded = load_settings(write(tmp_path, GOOD), ENVIRON)
     assert pickle.loads(pickle.dumps(loaded)) == loaded
@@ -113,8 +127,8 @@ def test_one_mistake_is_one_problem(tmp_path: Path, old: str, new: str, problem:
         ),
         (
             "polices: {}",
-            "polices: unknown key; allowed: server, admin, triton, tracing, models, policies, default_policy "
-            '(did you mean "policies"?)',
+            "polices: unknown key; allowed: server, admin, triton, tracing, upstreams, models, policies, "
+            'default_policy (did you mean "policies"?)',
         ),
     ],
 )
@@ -219,8 +233,8 @@ def test_redacted_is_json_without_keys(tmp_path: Path) -> None:
     assert KEY not in text
     assert KEY not in repr(loaded)
     data = json.loads(text)
-    assert data["models"]["cheap"]["api_key"] == "[REDACTED]"
-    assert data["models"]["expensive"]["api_key"] is None
+    assert data["models"]["cheap"]["replicas"][0]["api_key"] == "[REDACTED]"
+    assert data["models"]["expensive"]["replicas"][0]["api_key"] is None
     assert data["policies"]["default"]["type"] == "threshold"
     assert data["policies"]["default"]["tiers"] == [
         {"model": "cheap", "at": None},

@@ -98,7 +98,7 @@ def test_a_secret_comes_from_a_file(tmp_path: Path, content: str) -> None:
     secret = tmp_path / "api_key"
     secret.write_bytes(content.encode())
     text = changed("model: big-7b", f"model: big-7b\n    api_key: ${{file:{secret}}}")
-    key = load_settings(write(tmp_path, text), ENVIRON).models["expensive"].api_key
+    key = load_settings(write(tmp_path, text), ENVIRON).models["expensive"].replicas[0].api_key
     assert key is not None
     assert key.reveal() == KEY
 
@@ -139,7 +139,7 @@ def test_comments_need_no_variables(tmp_path: Path) -> None:
 
 def test_empty_values(tmp_path: Path) -> None:
     loaded = load_settings(write(tmp_path, GOOD), {"KEY": "", "ROUTER_PORT": ""})
-    assert loaded.models["cheap"].api_key is None
+    assert loaded.models["cheap"].replicas[0].api_key is None
     assert loaded.server.port == 8084
 
 
@@ -157,7 +157,7 @@ def test_a_variable_is_a_value_and_never_structure(value: str) -> None:
 @IN_ONE_DIRECTORY
 @given(PRINTABLE)
 def test_any_printable_key_arrives_as_it_is(tmp_path: Path, value: str) -> None:
-    api_key = load_settings(write(tmp_path, GOOD), {"KEY": value}).models["cheap"].api_key
+    api_key = load_settings(write(tmp_path, GOOD), {"KEY": value}).models["cheap"].replicas[0].api_key
     assert api_key is not None
     assert api_key.reveal() == value
 
