@@ -13,7 +13,7 @@ COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test faults lint format train-env test-train \
+.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test faults fuzz lint format train-env test-train \
 	bench-classifier lock clean
 
 help: ## list the commands
@@ -52,6 +52,10 @@ format: .venv/.test ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+fuzz: .venv/.test ## coverage-guided fuzzing of what parses strangers' bytes (make fuzz SECONDS=60, for each target)
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/fuzz.txt
+	@for target in body stream answer; do $(BIN)/python -m tests.fuzz $$target --seconds $(or $(SECONDS),60) || exit 1; done
+
 bench-classifier: .venv/.test ## prompts per second through Triton on one core, beside the echo model's ceiling
 	$(BIN)/python -m loadtest.bench_classifier
 
@@ -63,7 +67,7 @@ test-train: .venv-train/.done ## the tests that need PyTorch
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	for set in "router" "demo --extra triton --extra demo" "loadtest --extra triton --extra demo --extra loadtest" \
-		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test"; do \
+		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test" "fuzz --extra fuzz"; do \
 		set -- $$set; name=$$1; shift; \
 		$(COMPILE) --python-version 3.11 $$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \
 	done

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from router.decide.policy import candidates
 from router.errors import ModelNotFound
+from router.http.openapi import errors
 from router.http.selection import AUTO
 from router.settings import ModelSettings, PolicySettings, Settings
 
@@ -27,7 +28,7 @@ def models_api(settings: Settings) -> APIRouter:
         """List everything that `model` may say: "auto", the policies and the models."""
         return {"object": "list", "data": entries}
 
-    @api.get("/v1/models/{name:path}")
+    @api.get("/v1/models/{name:path}", responses=errors(404))
     async def get_model(name: str) -> dict[str, Any]:
         """Return one entry of the list."""
         if name not in by_id:

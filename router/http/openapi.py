@@ -21,6 +21,8 @@ def describe(api: FastAPI) -> None:
         if api.openapi_schema is None:
             schema = get_openapi(title=api.title, version=api.version, description=api.description, routes=api.routes)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(_SCHEMAS)
+            for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+                operation["responses"].pop("422", None)  # FastAPI's own shape of an error, which nothing here has
             for path in ("/v1/chat/completions", "/completions"):
                 schema["paths"][path] = {"post": _chat_operation(path)}
             api.openapi_schema = schema
@@ -29,12 +31,14 @@ def describe(api: FastAPI) -> None:
     api.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way to extend its schema
 
 
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what FastAPI's `responses` says of these statuses."""
+    content = {"application/json": {"schema": _ref("Error")}}
+    return {status: {"description": _ERRORS[str(status)], "content": content} for status in statuses}
+
+
 def _chat_operation(path: str) -> dict[str, Any]:
     headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()}
-    errors = {
-        status: {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
-        for status, text in _ERRORS.items()
-    }
     answer = {
         "description": "The upstream's answer, unchanged.",
         "headers": headers,
@@ -52,7 +56,7 @@ def _chat_operation(path: str) -> dict[str, Any]:
             {"name": name, "in": "header", "description": text, "schema": schema} for name, text, schema in _PARAMETERS
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("ChatRequest")}}},
-        "responses": {"200": answer, **errors},
+        "responses": {"200": answer, **{str(status): said for status, said in errors(*map(int, _ERRORS)).items()}},
     }
 
 

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from router.decide.decider import Decider
 from router.errors import ClassifierError
@@ -65,7 +65,7 @@ def ops_api(settings: Settings, canary: Canary, metrics: Metrics) -> APIRouter:
         """Liveness: the process answers. Restart it when this fails."""
         return {"status": "live"}
 
-    @api.get("/health/ready")
+    @api.get("/health/ready", responses={503: {"description": "Not to be sent requests: unready or stopping."}})
     async def ready() -> JSONResponse:
         """Readiness, by a real inference.
 
@@ -81,7 +81,7 @@ def ops_api(settings: Settings, canary: Canary, metrics: Metrics) -> APIRouter:
         """Return the configuration in force; keys are shown as [REDACTED]."""
         return configuration
 
-    @api.get("/metrics")
+    @api.get("/metrics", response_class=PlainTextResponse)
     async def prometheus(request: Request) -> Response:
         """Return the metrics in Prometheus' text format, or in OpenMetrics with exemplars when asked for."""
         text, media_type = metrics.exposition(request.headers.get("accept", ""))

@@ -13,6 +13,7 @@ from router.decide.policy import candidates
 from router.decide.prompt import Prompt
 from router.errors import InvalidRequest
 from router.http.body import JSONBody, parse_body, read_body
+from router.http.openapi import errors
 from router.http.selection import select
 from router.settings import PolicySettings, Settings
 
@@ -23,7 +24,7 @@ def route_api(settings: Settings, decider: Decider) -> APIRouter:
     """Return the endpoint as a FastAPI router."""
     api = APIRouter(tags=["routing"])
 
-    @api.post("/v1/route", openapi_extra=_DESCRIPTION)
+    @api.post("/v1/route", openapi_extra=_DESCRIPTION, responses=errors(400, 404, 408, 413, 415, 503))
     async def route(request: Request) -> JSONResponse:
         """Decide which model would answer, and say everything that led to it. Nothing is forwarded or billed.
 

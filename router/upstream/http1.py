@@ -216,6 +216,10 @@ class Connection(asyncio.Protocol):
 
     # What the parser calls.
 
+    def on_message_begin(self) -> None:  # noqa: D102
+        if self._complete:  # nobody asked for a second answer: it must not be taken for the first
+            raise BrokenResponse("more than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES:
