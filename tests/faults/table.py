@@ -25,6 +25,7 @@ STAGES = {
     "input": "Client's request",
     "process": "Process",
     "reload": "Reload",
+    "workers": "Workers",
     "stop": "Stop",
     "overload": "Overload",
     "keys": "Keys",
