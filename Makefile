@@ -14,12 +14,12 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test faults fuzz lint format train-env test-train \
-	bench-classifier lock clean
+	bench-classifier gpu-check lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-demo: .venv/.demo ## route two dozen prompts through real Triton to two simulated LLMs; prints what was saved
+demo: .venv/.demo ## route two dozen prompts through real Triton to two simulated LLMs (CLASSIFIER=minilm: the larger one)
 	@$(BIN)/python -m loadtest.demo
 
 serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C
@@ -58,6 +58,10 @@ fuzz: .venv/.test ## coverage-guided fuzzing of what parses strangers' bytes (ma
 
 bench-classifier: .venv/.test ## prompts per second through Triton on one core, beside the echo model's ceiling
 	$(BIN)/python -m loadtest.bench_classifier
+
+gpu-check: .venv/.test ## the classifier on a GPU: right numbers, speed, energy, dollars (ARGS="--triton HOST:8001 ...")
+	@mkdir -p .run
+	@$(BIN)/python -m loadtest.gpu_check --json .run/gpu-check.json $(ARGS)
 
 train-env: .venv-train/.done ## PyTorch and what training needs, in an environment of its own
 

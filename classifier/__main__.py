@@ -4,8 +4,9 @@
   python -m classifier export --checkpoint CHECKPOINT --out triton_models/prompt_classifier/1
   python -m classifier evaluate --model triton_models/prompt_classifier/1 --data DIR
   python -m classifier render-config
+  python -m classifier time-eager
 
-`train` and `export` need torch (`make train-env` makes .venv-train with it); the others do not.
+`train`, `export` and `time-eager` need torch (`make train-env` makes .venv-train with it); the others do not.
 """
 
 import argparse
@@ -90,6 +91,19 @@ def render_config(arguments: argparse.Namespace) -> None:
     print(rendered_names(run(arguments.version)))
 
 
+def time_eager(arguments: argparse.Namespace) -> None:
+    """Time MiniLM in plain PyTorch on batches from stdin, for `make gpu-check`; prints one JSON document.
+
+    Stdin is a JSON list of batches, each a list of the rows' lengths in tokens.
+    """
+    import torch
+
+    from classifier.time_eager import time_eager as run
+
+    torch.set_num_threads(arguments.threads)
+    print(json.dumps(run(json.load(sys.stdin), pad_to=arguments.pad_to, seconds=arguments.seconds)))
+
+
 def main() -> None:
     """Run one subcommand; exit code 1 and one line on stderr when the input is wrong."""
     arguments = _parser().parse_args()
@@ -142,6 +156,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluating.add_argument("--data", type=Path, nargs="+", default=[], help="outcomes for --model")
     evaluating.add_argument("--by-source", action="store_true", help="a table per source too")
     evaluating.add_argument("--bootstrap", type=int, default=500, help="resamples for the intervals")
+
+    timing = add("time-eager", time_eager)
+    timing.add_argument("--pad-to", type=int, help="pad every row to so many tokens (default: its batch's longest)")
+    timing.add_argument("--seconds", type=float, default=2.0, help="how long to run")
+    timing.add_argument("--threads", type=int, default=1, help="cores for torch, where there is no GPU")
 
     rendering = add("render-config", render_config)
     rendering.add_argument("--version", type=Path, default=SERVED, help="version directory")

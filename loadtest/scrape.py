@@ -45,6 +45,14 @@ class Page:
         """Return the sum over all samples of this name that carry these labels; 0.0 if there are none."""
         return math.fsum(sample.value for sample in self._matching(name, labels))
 
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """Return the sum of the samples of this name for each value of a label; empty if there are none."""
+        sums: dict[str, float] = {}
+        for sample in self._matching(name, {}):
+            value = sample.labels.get(label, "")
+            sums[value] = sums.get(value, 0.0) + sample.value
+        return sums
+
     def quantile(self, histogram: str, q: float) -> float | None:
         """Return the q-quantile of a histogram, interpolated in its bucket; None when it is empty.
 

@@ -7,6 +7,8 @@ RUN --mount=type=bind,source=requirements/image-triton.txt,target=/requirements.
         -r /requirements.txt && \
     install -d -o 10001 -g 10001 /run/triton /var/cache/triton
 COPY --chmod=755 deploy/docker/start-triton.sh /usr/local/bin/start-triton
+# TensorRT's engines and a CPU's int8 weights, made at the first start.
+ENV PROMPT_CLASSIFIER_CACHE=/var/cache/triton
 USER 10001:10001
 EXPOSE 8000 8001 8002
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "start-triton"]

@@ -14,6 +14,7 @@ import tritonclient.grpc as grpc_client
 from tritonclient.utils import InferenceServerException
 
 from loadtest.local_triton import CACHE_VARIABLE, MODELS, LocalTriton, LocalTritonError
+from loadtest.scrape import Page
 from tests.tiny_classifier import POISON, expected_probabilities, load_scoring, write_tiny_repository
 from tests.triton_client import CLASSIFIER, OUTPUTS, classify, connect, counted, text_input, wait_until
 
@@ -244,6 +245,7 @@ def test_a_transformer_runs_as_int8_and_the_log_says_what_runs(tmp_path: Path, m
     with LocalTriton.start(tmp_path / "run", models=models) as triton:
         scores = classify(triton, ["easy poem .", "why hard code"])
         log = triton.log_path.read_text()
+        assert Page.get(triton.metrics_url).total("prompt_classifier_nodes", provider="CPUExecutionProvider") > 5
     for row, text in enumerate(["easy poem .", "why hard code"]):
         np.testing.assert_allclose(scores["OUTCOME"][row], expected_probabilities(text.split())[0], atol=0.02)
     assert "model.int8.onnx runs on CPUExecutionProvider" in log

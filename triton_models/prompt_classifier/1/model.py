@@ -43,6 +43,7 @@ class TritonPythonModel:
         except VersionError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         self.counters = Counters(args["model_name"], args["model_version"])
+        self.counters.tell_nodes(running.nodes)
         pb_utils.Logger.log_info(f"{args['model_instance_name']}: {running.description}")
 
     def execute(self, requests: Sequence[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -100,8 +101,21 @@ class Counters:
             )
             for name, text in COUNTERS.items()
         }
-        labels = {"model": model, "version": version}
-        self._counters = {name: family.Metric(labels=labels) for name, family in self._families.items()}
+        self._labels = {"model": model, "version": version}
+        self._counters = {name: family.Metric(labels=self._labels) for name, family in self._families.items()}
+        self._nodes_family = pb_utils.MetricFamily(
+            name="prompt_classifier_nodes",
+            description="Nodes of the model's graph that run on an ONNX Runtime provider",
+            kind=pb_utils.MetricFamily.GAUGE,
+        )
+        self._nodes: list[Any] = []
+
+    def tell_nodes(self, nodes: Mapping[str, int]) -> None:
+        """Publish which provider runs how many nodes."""
+        for provider, count in nodes.items():
+            gauge = self._nodes_family.Metric(labels={**self._labels, "provider": provider})
+            gauge.set(count)
+            self._nodes.append(gauge)
 
     def add(self, scores: Scores) -> None:
         """Count one scoring call."""

@@ -54,6 +54,7 @@ class Running:
     """What really runs."""
 
     sessions: tuple[tuple[int, InferenceSession], ...]  # the longest row that a session takes, in tokens, ascending
+    nodes: Mapping[str, int]  # how many nodes of the graph each provider runs
     description: str  # one line for the log
 
 
@@ -150,7 +151,8 @@ def _open(plan: Plan, spec: Spec, weights: Path, device: str, cache: Path | None
         assigned = assignment(session)
         check_running(plan, assigned)
         sessions.append((widths[1], session))
-    return Running(tuple(sessions), describe(plan, weights.name, assigned))
+    nodes = {provider: sum(operators.values()) for provider, operators in assigned.items()}
+    return Running(tuple(sessions), nodes, describe(plan, weights.name, assigned))
 
 
 def assignment(session: InferenceSession) -> Assigned:

@@ -1,0 +1,1 @@
+"""What the classifier does on this machine's GPU: the right numbers, how fast, and what they cost."""
