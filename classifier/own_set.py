@@ -15,7 +15,6 @@ from classifier.groups import near_duplicate_groups
 from classifier.labels import DIMENSIONS, TASK_TYPES
 
 DIRECTORY: Final = Path(__file__).parent / "data" / "prompts"
-SECOND_LABELS: Final = Path(__file__).parent / "data" / "second_labels.jsonl"
 
 # As written in the files, and what they stand for.
 STEPS: Final = {0.0: 0.0, 0.33: 1 / 3, 0.67: 2 / 3, 1.0: 1.0}
@@ -50,16 +49,16 @@ def read_own_set(directory: Path = DIRECTORY) -> list[OwnPrompt]:
     return [own_prompt(line) for path in paths for line in json_lines(path)]
 
 
-def read_second_labels(rows: Sequence[OwnPrompt], path: Path = SECOND_LABELS) -> list[tuple[OwnPrompt, OwnPrompt]]:
-    """Each of `rows` that was labelled twice, beside itself with the second labels; raises DataError."""
+def relabelled(rows: Sequence[OwnPrompt], path: Path) -> dict[str, OwnPrompt]:
+    """By id, each of `rows` that the file `path` labels, with the labels of that file; raises DataError."""
     by_id = {row.id: row for row in rows}
-    pairs = []
+    found: dict[str, OwnPrompt] = {}
     for line in json_lines(path):
-        row = by_id.get(line.text("id"))
-        if row is None:
-            raise line.wrong("id", repr(line.text("id")), "the id of a prompt in the set")
-        pairs.append((row, replace(row, **_labels(line))))
-    return pairs
+        name = line.text("id")
+        if name not in by_id or name in found:
+            raise line.wrong("id", repr(name), "the id of a prompt in the set, once")
+        found[name] = replace(by_id[name], **_labels(line))
+    return found
 
 
 def own_prompt(line: Line) -> OwnPrompt:

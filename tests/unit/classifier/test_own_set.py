@@ -17,7 +17,7 @@ from classifier.own_set import (
     OwnPrompt,
     problems,
     read_own_set,
-    read_second_labels,
+    relabelled,
 )
 
 LINE: dict[str, Any] = {
@@ -143,12 +143,16 @@ def test_near_duplicates_need_one_group_and_ids_are_unique(tmp_path: Path) -> No
     assert [text.partition(":")[0] for text in problems([row, replace(other, id="t-0001")])] == ["t-0001"]
 
 
-def test_second_labels_replace_the_labels_alone(tmp_path: Path) -> None:
+def test_another_labelling_replaces_the_labels_alone(tmp_path: Path) -> None:
     (row,) = read_own_set(written(tmp_path))
+    line = json.dumps(LINE | {"turns": None, "task_type": "Chatbot", "reasoning": 1}) + "\n"
     path = tmp_path / "second.jsonl"
-    path.write_text(json.dumps(LINE | {"turns": None, "task_type": "Chatbot", "reasoning": 1}) + "\n", encoding="utf-8")
-    assert read_second_labels([row], path) == [
-        (row, replace(row, task_type="Chatbot", dimensions=(0, 1, 2 / 3, 1, 0, 0))),
-    ]
-    with pytest.raises(DataError, match=r"`id` is 't-0001'; allowed is the id of a prompt in the set"):
-        read_second_labels([replace(row, id="t-0002")], path)
+    path.write_text(line, encoding="utf-8")
+    assert relabelled([row, replace(row, id="t-0002")], path) == {
+        "t-0001": replace(row, task_type="Chatbot", dimensions=(0, 1, 2 / 3, 1, 0, 0)),
+    }
+    with pytest.raises(DataError, match=r"line 1: `id` is 't-0001'; allowed is the id of a prompt in the set, once"):
+        relabelled([replace(row, id="t-0002")], path)
+    path.write_text(line * 2, encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 2: `id` is 't-0001'"):
+        relabelled([row], path)
