@@ -32,9 +32,9 @@ CONFIG = REPOSITORY / "loadtest" / "router.yaml"
 CHEAP, EXPENSIVE = "cheap-sim", "expensive-sim"
 
 # How the two behave: flags of `python -m loadtest.simulated_llm`.
-_CHEAP_PROFILE = {"ttft_ms": 60, "tokens_per_s": 120, "answer_tokens": 45}
-_EXPENSIVE_PROFILE = {"ttft_ms": 180, "tokens_per_s": 70, "answer_tokens": 60}
-_BOTH = {"ttft_sigma": 0.3, "tokens_per_s_sigma": 0.15, "keep_requests": 0}
+CHEAP_PROFILE = {"ttft_ms": 60, "tokens_per_s": 120, "answer_tokens": 45}
+EXPENSIVE_PROFILE = {"ttft_ms": 180, "tokens_per_s": 70, "answer_tokens": 60}
+BOTH = {"ttft_sigma": 0.3, "tokens_per_s_sigma": 0.15, "keep_requests": 0}
 
 # Which classifier: the variable CLASSIFIER, and the configuration in triton_models/ that serves it on a CPU.
 CLASSIFIERS = {"static": "cpu", "minilm": "cpu-minilm"}
@@ -135,9 +135,9 @@ def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterato
     running = contextlib.ExitStack()
     try:
         on_progress(f"{CHEAP}, {EXPENSIVE}: starting two simulated LLMs")
-        cheap = _start_llm(CHEAP, _CHEAP_PROFILE, run_dir, ports.cheap_port, "CHEAP_PORT")
+        cheap = _start_llm(CHEAP, CHEAP_PROFILE, run_dir, ports.cheap_port, "CHEAP_PORT")
         running.callback(cheap.stop)
-        expensive = _start_llm(EXPENSIVE, _EXPENSIVE_PROFILE, run_dir, ports.expensive_port, "EXPENSIVE_PORT")
+        expensive = _start_llm(EXPENSIVE, EXPENSIVE_PROFILE, run_dir, ports.expensive_port, "EXPENSIVE_PORT")
         running.callback(expensive.stop)
         triton = running.enter_context(_start_triton(run_dir, config, ports, on_progress))
         for llm in (cheap, expensive):
@@ -156,7 +156,7 @@ def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterato
 
 def _start_llm(name: str, profile: Mapping[str, object], run_dir: Path, port: int, setting: str) -> SimulatedLLM:
     log_path = run_dir / f"{name}.log"
-    return SimulatedLLM.start(name, log_path=log_path, port=port, port_setting=setting, **profile, **_BOTH)
+    return SimulatedLLM.start(name, log_path=log_path, port=port, port_setting=setting, **profile, **BOTH)
 
 
 def _start_triton(run_dir: Path, config: str, ports: Ports, on_progress: Progress) -> LocalTriton:

@@ -1,0 +1,1 @@
+"""What brings the project up elsewhere: container images, and the tool that pins them."""

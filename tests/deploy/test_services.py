@@ -1,0 +1,201 @@
+"""Each service's own command and health check, in the order that the Compose file gives, on a host of our own.
+
+What a base image brings is this machine's: Python with the pinned packages, the wheel's Triton, Debian's Prometheus.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from loadtest.triton_wheel import TritonWheel
+from tests.deploy import sandbox
+from tests.deploy.compose import CPU, Json, resolved
+from tests.deploy.sandbox import BaseImage, Sandbox, Service
+
+# Their images are not to be had from a package registry, or they need a GPU.
+NOT_STARTED = {"grafana", "dcgm-exporter", "small-llm", "large-llm"}
+# A command to run and then go; a test of its own runs it.
+ONE_SHOT = {"train"}
+
+pytestmark = [
+    pytest.mark.skipif(sandbox.why_not() is not None, reason=str(sandbox.why_not())),
+    pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs prometheus: apt install prometheus"),
+    pytest.mark.timeout(300),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    sandbox: Sandbox
+    services: dict[str, Service]
+    descriptions: dict[str, Json]
+
+    def python(self, program: str) -> str:
+        """Run a program inside the router's container, which is on both networks, and return what it prints."""
+        result = self.services["router"].execute("python", "-c", program)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def get(self, url: str) -> str:
+        return self.python(f"import urllib.request as u; print(u.urlopen({url!r}, timeout=5).read().decode())")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    directory = tmp_path_factory.mktemp("host")
+    config = resolved(CPU)
+    descriptions = config["services"]
+    services: dict[str, Service] = {}
+    with Sandbox.open(directory, config, base_images(directory)) as opened:
+        try:
+            for name in in_order({n: d for n, d in descriptions.items() if n not in NOT_STARTED | ONE_SHOT}):
+                services[name] = opened.start(name)
+                services[name].wait_healthy()
+            yield Host(opened, services, descriptions)
+        finally:
+            for service in reversed(services.values()):
+                service.child.stop(grace_s=10)
+
+
+def in_order(services: dict[str, Json]) -> list[str]:
+    """Return the names, each after those that it waits for, as `docker compose up` starts them."""
+    done: list[str] = []
+    while len(done) < len(services):
+        ready = [n for n, d in services.items() if n not in done and set(d.get("depends_on") or {}) <= set(done)]
+        assert ready, f"services that wait for each other: {sorted(set(services) - set(done))}"
+        done += ready
+    return done
+
+
+def base_images(directory: Path) -> dict[str, BaseImage]:
+    venv = Path("/opt/venv")
+    prefix = Path(sys.prefix)
+    wheel = TritonWheel.find()
+
+    def inside(path: Path) -> Path:
+        return venv / path.relative_to(prefix) if path.is_relative_to(prefix) else path
+
+    backend = directory / "backend"
+    backend.mkdir()
+    for part in (*wheel.python_backend.glob("*.*"), wheel.stub):
+        (backend / part.name).symlink_to(inside(part))
+    entrypoint = directory / "nvidia_entrypoint.sh"
+    entrypoint.write_text('#!/bin/sh\nexec "$@"\n')
+    entrypoint.chmod(0o755)
+    triton = BaseImage(
+        files={
+            str(venv): prefix,
+            "/opt/nvidia/nvidia_entrypoint.sh": entrypoint,
+            "/opt/tritonserver/bin/tritonserver": wheel.server,
+            "/opt/tritonserver/backends/python": backend,
+        },
+        environment={
+            "PATH": f"{venv / 'bin'}:/opt/tritonserver/bin:$PATH",
+            "LD_LIBRARY_PATH": ":".join(str(inside(path)) for path in wheel.libraries),
+        },
+    )
+    return {
+        "python": BaseImage(files={str(venv): prefix}),
+        "nvcr.io/nvidia/tritonserver": triton,
+        "prom/prometheus": BaseImage(entrypoint=("prometheus",)),
+    }
+
+
+def test_every_service_that_can_be_had_is_started(host: Host) -> None:
+    assert set(host.services) == set(host.descriptions) - NOT_STARTED - ONE_SHOT
+    assert {name: service.child.poll() for name, service in host.services.items()} == dict.fromkeys(host.services)
+
+
+def test_prompts_are_scored_and_answered_by_the_simulated_llms(host: Host) -> None:
+    program = """
+import json, urllib.request
+def ask(text):
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}]}).encode()
+    request = urllib.request.Request(
+        "http://router:8084/v1/chat/completions", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.headers["x-router-model"], answer.headers["x-router-decision"]
+print(json.dumps([ask("What is the capital of France?"), ask(
+    "Prove that the square root of 2 is irrational, then generalise to any integer that is not a square.")]))
+"""
+    assert json.loads(host.python(program)) == [["cheap-sim", "classifier"], ["expensive-sim", "classifier"]]
+
+
+def test_the_root_is_read_only_and_nothing_is_privileged(host: Host) -> None:
+    router = host.services["router"]
+    assert router.execute("touch", "/tmp/file").returncode == 0
+    assert "Read-only file system" in router.execute("touch", "/app/file").stderr
+    status = router.execute("cat", "/proc/self/status").stdout
+    assert "CapEff:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_the_workers_share_their_metrics_on_the_tmpfs(host: Host) -> None:
+    assert "llm-router-metrics-" in host.services["router"].execute("ls", "/tmp").stdout
+    assert "llm_router_requests_total" in host.get("http://router:8084/metrics")
+
+
+def test_tritons_controls_need_the_key_that_the_train_service_can_read(host: Host) -> None:
+    key = (host.services["triton"].execute("cat", "/run/triton/admin-key")).stdout
+    assert len(key) == 64
+    program = f"""
+import tritonclient.grpc as grpc_client
+triton = grpc_client.InferenceServerClient("triton:8001")
+for headers in (None, {{"triton-grpc-protocol-admin-key": "wrong"}}, {{"triton-grpc-protocol-admin-key": {key!r}}}):
+    for control in (triton.get_model_repository_index, triton.get_system_shared_memory_status):
+        try:
+            control(headers=headers)
+            print("allowed")
+        except grpc_client.InferenceServerException as error:
+            print("restricted" if "restricted" in str(error) else error)
+"""
+    assert host.python(program).split() == ["restricted"] * 4 + ["allowed"] * 2
+
+
+def test_prometheus_finds_its_targets_by_the_services_names(host: Host) -> None:
+    query = "http://prometheus:9090/api/v1/targets"
+    wanted = {"router-controller-metrics": "up", "router-server-metrics": "up", "locust": "up", "dcgm": "down"}
+    found: dict[str, str] = {}
+    deadline = time.monotonic() + 60  # each is scraped once in five seconds
+    while found != wanted and time.monotonic() < deadline:
+        targets = json.loads(host.get(query))["data"]["activeTargets"]
+        found = {target["labels"]["job"]: target["health"] for target in targets}
+        time.sleep(0.2)
+    assert found == wanted
+
+
+def test_a_load_test_runs_over_the_distributed_workers(host: Host) -> None:
+    program = """
+import json, time, urllib.parse, urllib.request
+start = urllib.parse.urlencode({"user_count": 6, "spawn_rate": 6}).encode()
+print(json.load(urllib.request.urlopen("http://locust:8089/swarm", start, timeout=10))["success"])
+deadline = time.monotonic() + 60
+while time.monotonic() < deadline:
+    page = urllib.request.urlopen("http://locust:4000/metrics", timeout=5).read().decode()
+    if "locust_requests_total{" in page:
+        break
+    time.sleep(0.2)
+print("answered" if "locust_requests_total{" in page else page)
+urllib.request.urlopen("http://locust:8089/stop", b"", timeout=10)
+"""
+    assert host.python(program).split() == ["True", "answered"]
+
+
+def test_train_runs_as_it_is_mounted(host: Host) -> None:
+    train = host.sandbox.start("train", ["export", "--help"])
+    while train.child.poll() is None:
+        time.sleep(0.05)
+    assert "--checkpoint" in train.child.log_path.read_text()
+    train.child.stop()
+    for path in ("/run/triton/admin-key", "/data", "/app/triton_models/prompt_classifier/config.pbtxt"):
+        assert train.execute("test", "-r", path).returncode == 0, path
+    assert train.execute("touch", "/work/checkpoint").returncode == 0
+    assert train.execute("touch", "/data/file").returncode != 0
