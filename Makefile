@@ -12,9 +12,16 @@ LOCKED := --quiet --disable-pip-version-check --no-deps --require-hashes
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate
 PIP_FLAGS := --quiet --disable-pip-version-check
 
+# With Docker: docs/deploy.md.
+GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
+COMPOSE = docker compose -f docker-compose.gpu.yml $(if $(GPU),,-f docker-compose.cpu.yml)
+IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-router \
+	--filter label=com.docker.compose.service=router 2>/dev/null)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo serve metrics metrics-check loadtest loadtest-headless test faults fuzz lint format train-env test-train \
-	bench-classifier gpu-check lock clean
+.PHONY: help demo serve up down logs metrics metrics-local metrics-docker metrics-check loadtest loadtest-local \
+	loadtest-docker loadtest-headless pin test faults fuzz lint format train-env test-train bench-classifier \
+	gpu-check lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -25,11 +32,39 @@ demo: .venv/.demo ## route two dozen prompts through real Triton to two simulate
 serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C
 	@$(BIN)/python -m loadtest.serve
 
-metrics: .venv/.demo ## Prometheus on what `make serve` runs, with our rules and alerts
+up: ## with Docker: the stack built, started and healthy, on the GPU where there is one
+	@docker compose version >/dev/null 2>&1 || \
+		{ echo "This needs Docker with its Compose plugin. Without Docker: make serve"; exit 1; }
+	$(COMPOSE) up --build --wait
+	@echo "Router     http://$$($(COMPOSE) port router 8084)/v1"
+	@echo "Dashboard  http://$$($(COMPOSE) port router 8085)/dashboard"
+
+down: ## stop what `make up` started; its data stay
+	$(COMPOSE) --profile '*' down
+
+logs: ## follow the logs of what `make up` started
+	$(COMPOSE) --profile '*' logs --follow --tail 100
+
+metrics: ## Prometheus and Grafana on what `make up` runs, or Prometheus alone on what `make serve` runs
+	@$(MAKE) --no-print-directory metrics-$(if $(IS_UP),docker,local)
+
+metrics-local: .venv/.demo
 	@$(BIN)/python -m monitoring.local
 
-loadtest: .venv/.loadtest ## Locust's web UI against the router (make loadtest USERS=200 HOST=...)
+metrics-docker:
+	$(COMPOSE) --profile metrics $(if $(GPU),--profile gpu-metrics) up --build --wait
+	@echo "Prometheus  http://$$($(COMPOSE) port prometheus 9090)"
+	@echo "Grafana     http://$$($(COMPOSE) port grafana 3000)"
+
+loadtest: ## Locust's web UI against what `make up` or `make serve` runs (make loadtest USERS=200 HOST=...)
+	@$(MAKE) --no-print-directory loadtest-$(if $(HOST),local,$(if $(IS_UP),docker,local))
+
+loadtest-local: .venv/.loadtest
 	@$(BIN)/python -m loadtest.run --web
+
+loadtest-docker:
+	$(COMPOSE) --profile loadtest up --build --wait
+	@echo "Open http://$$($(COMPOSE) port locust 8089) and press START"
 
 loadtest-headless: .venv/.loadtest ## the load test without a browser; writes .run/loadtest/report.html
 	@$(BIN)/python -m loadtest.run
@@ -68,6 +103,9 @@ train-env: .venv-train/.done ## PyTorch and what training needs, in an environme
 test-train: .venv-train/.done ## the tests that need PyTorch
 	.venv-train/bin/mypy classifier tests/unit/classifier/*.py
 	.venv-train/bin/python -m pytest tests/unit/classifier
+
+pin: ## write the digests of all base images into the Dockerfiles (needs Docker and the registries)
+	@python3 -m deploy.pin
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	for set in "router" "demo --extra triton --extra demo" "loadtest --extra triton --extra demo --extra loadtest" \

@@ -174,7 +174,7 @@ def _start_router(
     run_dir: Path, port: int, admin_port: int, triton: LocalTriton, cheap: SimulatedLLM, expensive: SimulatedLLM
 ) -> Child:
     """Start it on our configuration alone: the user's own LLM_ROUTER_* variables would win over it."""
-    overrides = ("LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_ADMIN_PORT", "LLM_ROUTER_TRITON_URL")
+    overrides = [f"LLM_ROUTER_{key}" for key in ("HOST", "PORT", "ADMIN_HOST", "ADMIN_PORT", "TRITON_URL")]
     return Child.start(
         "router",
         [sys.executable, "-m", "router", "serve", "--config", str(CONFIG)],

@@ -35,6 +35,7 @@ from router.settings.yaml_nodes import Node, Problems, read_yaml, shown
 OVERRIDES = {
     "LLM_ROUTER_HOST": ("server", "host"),
     "LLM_ROUTER_PORT": ("server", "port"),
+    "LLM_ROUTER_ADMIN_HOST": ("admin", "host"),
     "LLM_ROUTER_ADMIN_PORT": ("admin", "port"),
     "LLM_ROUTER_TRITON_URL": ("triton", "url"),
 }

@@ -136,9 +136,18 @@ def test_the_example_can_be_used_as_it_is() -> None:
 
 def test_variables_of_the_services_are_read_by_what_runs_in_them() -> None:
     in_router_files = set(re.findall(r"\$\{(\w+)[:}]", "".join(path.read_text() for path in ROUTER_FILES))) - {"file"}
-    assert set(SERVICES["router"]["environment"]) == in_router_files
+    assert set(SERVICES["router"]["environment"]) == in_router_files | {
+        "LLM_ROUTER_HOST",
+        "LLM_ROUTER_ADMIN_HOST",
+        "LLM_ROUTER_TRITON_URL",
+    }
     for name in ("locust", "locust-worker"):
         assert set(SERVICES[name]["environment"]) <= {variable for variable, _default, _about in variables()}
+    model = "".join(path.read_text() for path in (ROOT / "triton_models").rglob("*.py"))
+    assert [variable for variable in SERVICES["triton"]["environment"] if f'"{variable}"' not in model] == []
+    assert SERVICES["triton"]["environment"]["PROMPT_CLASSIFIER_CACHE"] in {
+        volume["target"] for volume in SERVICES["triton"]["volumes"] if not volume.get("read_only")
+    }
 
 
 @pytest.mark.parametrize("path", ROUTER_FILES, ids=lambda path: path.name)
@@ -152,7 +161,7 @@ def test_router_configurations_are_accepted(path: Path, tmp_path: Path) -> None:
     assert settings.server.host == settings.admin.host == "0.0.0.0"
     assert [settings.server.port, settings.admin.port] == [port["target"] for port in SERVICES["router"]["ports"]]
     assert settings.triton.url == "triton:8001"
-    here = {urlsplit(model.api_base) for model in settings.models.values()}
+    here = {urlsplit(one.api_base) for model in settings.models.values() for one in model.replicas}
     for address in (url for url in here if not (url.hostname or "").endswith(".com")):
         assert f"--port={address.port}" in SERVICES[str(address.hostname)]["command"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,14 @@ from tests.docs.snippets import REPOSITORY, Snippet, blocks, commands, pages
 
 _PLACEHOLDER = re.compile(r"[A-Z_]{8,}").fullmatch
 SERVE_URL = "http://127.0.0.1:8084"
-MAKE, CURL, PYTHON, ROUTER, CLASSIFIER, LOADTEST = (
+MAKE, CURL, PYTHON, ROUTER, CLASSIFIER, LOADTEST, DOCKER = (
     commands("make "),
     commands("curl "),
     list(blocks("python")),
     commands("-m router"),
     commands("-m classifier"),
     [*commands("-m loadtest.run"), *commands("-m locust")],
+    commands("docker compose "),
 )
 
 
@@ -44,7 +46,7 @@ def user_directory(tmp_path: Path) -> Path:
 
 
 def test_every_shell_command_is_of_a_kind_that_is_tested_here() -> None:
-    tested = {command.text for command in (*MAKE, *CURL, *ROUTER, *CLASSIFIER, *LOADTEST)}
+    tested = {command.text for command in (*MAKE, *CURL, *ROUTER, *CLASSIFIER, *LOADTEST, *DOCKER)}
     assert [str(command) for command in commands("") if command.text not in tested] == []
 
 
@@ -113,6 +115,27 @@ def test_load_test_commands_and_their_options_exist(command: Snippet) -> None:
     help_text = subprocess.run([sys.executable, "-m", module, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
     assert help_text.returncode == 0, help_text.stderr
     assert [word for word in rest if word.startswith("--") and word not in help_text.stdout] == []
+
+
+@pytest.mark.parametrize("command", DOCKER, ids=str)
+def test_docker_commands_fit_the_files(command: Snippet) -> None:
+    docker_compose = str(Path(sys.executable).with_name("docker-compose"))
+    words = shlex.split(command.text)[2:]
+    at = next(i for i, word in enumerate(words) if word in ("up", "run", "down"))
+    files, (subcommand, *rest) = words[:at], words[at:]
+    services = subprocess.run(
+        [docker_compose, *files, "--profile", "*", "config", "--services"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert services.returncode == 0, services.stderr
+    help_text = subprocess.run([docker_compose, subcommand, "--help"], capture_output=True, text=True).stdout
+    if subcommand == "run":
+        named = next(word for word in rest if not word.startswith("--"))
+        assert named in services.stdout.split()
+        rest = rest[: rest.index(named)]
+    assert [word for word in rest if word.startswith("--") and word not in help_text] == []
 
 
 def test_no_page_holds_a_placeholder() -> None:

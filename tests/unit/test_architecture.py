@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("router", "classifier", "loadtest", "monitoring", "triton_models")
+ROOMS = ("router", "classifier", "loadtest", "monitoring", "triton_models", "deploy")
 MAX_LINES = 400
 
 # Lowest first: a part of the router may import its own part and those below it.

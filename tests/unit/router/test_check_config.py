@@ -23,6 +23,7 @@ from router.settings import (
     load_settings,
 )
 from router.settings import __all__ as public_names
+from router.settings.load import OVERRIDES
 from router.settings.policies import score_range
 from tests.unit.router.configuration import DATA
 
@@ -182,7 +183,7 @@ def as_documented(value: object) -> str:
 
 
 def test_scores_tasks_and_variables_are_documented() -> None:
-    for word in (*SCORE_NAMES, "LLM_ROUTER_HOST", "LLM_ROUTER_PORT", "LLM_ROUTER_ADMIN_PORT", "LLM_ROUTER_TRITON_URL"):
+    for word in (*SCORE_NAMES, *OVERRIDES):
         assert f"`{word}`" in DOCS
     assert all(task in documented("task_map")["models"][3] for task in TASK_TYPES)
 

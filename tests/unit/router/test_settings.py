@@ -177,12 +177,13 @@ def test_overrides_win_over_the_file_and_are_checked(tmp_path: Path) -> None:
     environ = ENVIRON | {
         "LLM_ROUTER_HOST": "0.0.0.0",
         "LLM_ROUTER_PORT": "0",
+        "LLM_ROUTER_ADMIN_HOST": "0.0.0.0",
         "LLM_ROUTER_ADMIN_PORT": "0",
         "LLM_ROUTER_TRITON_URL": "[::1]:8001",
     }
     loaded = load_settings(write(tmp_path, GOOD[GOOD.index("triton:") :]), environ)
     assert (loaded.server.host, loaded.server.port, loaded.triton.url) == ("0.0.0.0", 0, "[::1]:8001")
-    assert loaded.admin.port == 0
+    assert (loaded.admin.host, loaded.admin.port) == ("0.0.0.0", 0)
     assert loaded.triton.deadline_ms == 250
     assert loaded.triton.metrics_url == "http://[::1]:8002/metrics"
     assert problems_of(write(tmp_path, GOOD), ENVIRON | {"LLM_ROUTER_PORT": "80x4"}) == [
