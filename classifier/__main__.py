@@ -1,8 +1,10 @@
-"""Train, evaluate and export the prompt classifier.
+"""Train, export, evaluate, calibrate and promote the prompt classifier.
 
   python -m classifier train --data DIR --tasks FILE --out CHECKPOINT
   python -m classifier export --checkpoint CHECKPOINT --out triton_models/prompt_classifier/1
-  python -m classifier evaluate --model triton_models/prompt_classifier/1 --data DIR
+  python -m classifier predict --model triton_models/prompt_classifier/1 --input X.jsonl --output Y.jsonl
+  python -m classifier evaluate --scores Y.jsonl --report REPORT
+  python -m classifier calibrate --scores Y.jsonl --target-strong-share 0.3
   python -m classifier render-config
   python -m classifier time-eager
 
@@ -12,11 +14,12 @@
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from classifier import commands_offline
+from classifier.command import progress_on_stderr
 from classifier.errors import ClassifierError
 from classifier.recipe import Recipe
 
@@ -43,7 +46,7 @@ def train(arguments: argparse.Namespace) -> None:
         arguments.out,
         recipe,
         hold_out_sources=arguments.leave_one_source_out,
-        progress=_progress(),
+        progress=progress_on_stderr(),
     )
     print(json.dumps(spec["metrics"], indent=2))
 
@@ -55,32 +58,7 @@ def export(arguments: argparse.Namespace) -> None:
     """
     from classifier.export import export as run
 
-    run(arguments.checkpoint, arguments.out, _progress())
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Print how well a score routes, beside random, always cheap, always strong and prompt length.
-
-    --scores takes JSON lines with score, weak_score, strong_score and, for the baseline, prompt or length.
-    --model scores --data with the version's own code; rows that it was trained on flatter it, the figures of its
-    own test split are in its spec.json. The last line of stdout is one JSON document.
-    """
-    from classifier.data import read_routing
-    from classifier.evaluate import judge_file, judge_version, table
-
-    if arguments.scores is not None:
-        judged, sources = judge_file(arguments.scores), []
-    else:
-        rows = read_routing(arguments.data)
-        judged = judge_version(arguments.model, rows, _progress())
-        sources = [row.source for row in rows]
-    text, figures = table(judged, rounds=arguments.bootstrap)
-    print(f"all, {len(judged.weak):,} prompts\n{text}")
-    if arguments.by_source:
-        for source in sorted(set(sources)):
-            part = judged.rows([source == other for other in sources])
-            print(f"\n{source}, {len(part.weak):,} prompts\n{table(part, rounds=arguments.bootstrap)[0]}")
-    print(json.dumps(figures))
+    run(arguments.checkpoint, arguments.out, progress_on_stderr())
 
 
 def render_config(arguments: argparse.Namespace) -> None:
@@ -149,13 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--checkpoint", type=Path, required=True, help="what `train --out` wrote")
     exporting.add_argument("--out", type=Path, default=SERVED, help="version directory")
 
-    evaluating = add("evaluate", evaluate)
-    which = evaluating.add_mutually_exclusive_group(required=True)
-    which.add_argument("--scores", type=Path, help="JSON lines of scores and graded answers")
-    which.add_argument("--model", type=Path, help="version directory; needs --data")
-    evaluating.add_argument("--data", type=Path, nargs="+", default=[], help="outcomes for --model")
-    evaluating.add_argument("--by-source", action="store_true", help="a table per source too")
-    evaluating.add_argument("--bootstrap", type=int, default=500, help="resamples for the intervals")
+    commands_offline.add_commands(add)
 
     timing = add("time-eager", time_eager)
     timing.add_argument("--pad-to", type=int, help="pad every row to so many tokens (default: its batch's longest)")
@@ -171,15 +143,6 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     for field in fields(Recipe):
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, type=type(field.default), default=field.default, help=field.metadata["help"])
-
-
-def _progress() -> Callable[[str], None]:
-    start = time.monotonic()
-
-    def show(message: str) -> None:
-        print(f"{time.monotonic() - start:6.1f} s  {message}", file=sys.stderr, flush=True)
-
-    return show
 
 
 if __name__ == "__main__":

@@ -1,126 +1,142 @@
-"""Judge routing scores beside the baselines that they must beat, as one table."""
+"""Judge routing scores beside the baselines that they must beat: one document of plain numbers, and a table of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
-from classifier.data import RoutingRow, json_lines
+from classifier.bootstrap import BINS, Graded, as_numbers, figures, spent_along
 from classifier.errors import DataError
-from classifier.metrics import Floats, Report, curve, need_strong, report
-from classifier.predict import predict
+from classifier.metrics import Floats, curve
+from classifier.scored import LENGTH, OWN_SCORES, Prices, Scored
 
-HEADINGS = ("router", "APGR [95% CI]", "CPT50", "CPT80", "strong for 95%", "AUC", "ECE", "quality at half")
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Prompts with graded answers and the scores of one or more routers, all arrays [n]."""
-
-    weak: Floats
-    strong: Floats
-    scores: Mapping[str, Floats]
-    p_weak: Floats | None  # the predicted score of the weak model, for the ECE of the scores made from it
-
-    def rows(self, chosen: Sequence[bool]) -> "Judged":
-        """The prompts for which `chosen` is true."""
-        mask = np.array(chosen)
-        return Judged(
-            self.weak[mask],
-            self.strong[mask],
-            {name: score[mask] for name, score in self.scores.items()},
-            None if self.p_weak is None else self.p_weak[mask],
-        )
+POINTS: Final = 101  # of a curve in the document
+HEADINGS: Final = ("router", "APGR [95% CI]", "CPT50", "CPT80", "strong for 95%", "AUC", "ECE", "quality at half")
 
 
-def judge_version(version: Path, rows: Sequence[RoutingRow], progress: Callable[[str], None]) -> Judged:
-    """Score the prompts with a version's own code; prompt length in tokens comes with them."""
-    outcome, tokens = predict(version, [row.prompt for row in rows], progress)
-    both, only_strong, only_weak, _ = outcome.T
-    return Judged(
-        weak=np.array([row.weak_score for row in rows]),
-        strong=np.array([row.strong_score for row in rows]),
-        scores={
-            "prompt length": tokens,
-            "model, need_strong": need_strong(outcome),
-            "model, gain": only_strong - only_weak,
-            "model, 1 - p_weak": 1 - both - only_weak,
-        },
-        p_weak=both + only_weak,
-    )
+def evaluate(scored: Scored, *, prices: Prices | None = None, rounds: int = 500, seed: int = 0) -> dict[str, Any]:
+    """All figures as JSON-ready numbers; raises DataError when there is nothing to judge by.
 
-
-def judge_file(path: Path) -> Judged:
-    """Read `score, weak_score, strong_score` per line, and `prompt` or `length` for the baseline if given."""
-    lines = list(json_lines(path))
-    if not lines:
-        raise DataError(f"{path} has no rows")
-    scores = {"score": np.array([line.number("score") for line in lines])}
-    if all("length" in line.fields for line in lines):
-        scores = {"prompt length": np.array([line.number("length") for line in lines]), **scores}
-    elif all("prompt" in line.fields for line in lines):
-        lengths = np.array([float(len(line.text("prompt"))) for line in lines])
-        scores = {"prompt length": lengths, **scores}
-    return Judged(
-        weak=np.array([line.score("weak_score") for line in lines]),
-        strong=np.array([line.score("strong_score") for line in lines]),
-        scores=scores,
-        p_weak=None,
-    )
-
-
-def table(judged: Judged, *, rounds: int = 500, seed: int = 0) -> tuple[str, dict[str, Any]]:
-    """The table as text, and the same figures as JSON-ready numbers."""
-    random = np.random.default_rng(seed).random(len(judged.weak))
-    reports: dict[str, Report] = {}
-    lines = [HEADINGS, _fixed("always cheap", judged.weak), _fixed("always strong", judged.strong)]
-    for name, score in {"random": random, **judged.scores}.items():
-        p_weak = judged.p_weak if name.startswith("model") else None
-        reports[name] = report(score, judged.weak, judged.strong, p_weak=p_weak, rounds=rounds)
-        lines.append(_line(name, reports[name], _quality_at_half(score, judged)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    text = "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
-    return text, {name: _without_nan(asdict(figures)) for name, figures in reports.items()}
-
-
-def _without_nan(figures: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: what is undefined is null."""
+    Routing is judged on the rows that have an outcome, the task type on those with a label. The cost of dollars is
+    told when prices are given.
+    """
+    judged, labelled = scored.rows(scored.has_outcome), scored.rows(scored.given_task_type != "")
+    if not len(judged) and not len(labelled):
+        raise DataError("no row has `weak_score` and `strong_score`, or a labelled task type: nothing to judge by")
     return {
-        key: _without_nan(value) if isinstance(value, dict) else None if np.isnan(value) else value
-        for key, value in figures.items()
+        "rows": len(scored),
+        "routing": _routing(judged, prices, rounds, seed) if len(judged) else None,
+        "task": _task(labelled, rounds, seed) if len(labelled) else None,
     }
 
 
-def _quality_at_half(score: Floats, judged: Judged) -> float:
-    routed = curve(score, judged.weak, judged.strong)
-    return float(np.interp(0.5, routed.strong_share, routed.quality))
-
-
-def _fixed(name: str, quality: Floats) -> tuple[str, ...]:
-    return (name, *["-"] * (len(HEADINGS) - 2), f"{quality.mean():.3f}")
-
-
-def _line(name: str, figures: Report, quality: float) -> tuple[str, ...]:
-    interval = figures.apgr
-    return (
-        name,
-        f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]",
-        _share(figures.cpt50),
-        _share(figures.cpt80),
-        _share(figures.strong_for_95),
-        _figure(figures.auc),
-        _figure(figures.ece),
-        _figure(quality),
+def table(routing: Mapping[str, Any]) -> str:
+    """The routing figures as aligned text."""
+    blanks = ["-"] * (len(HEADINGS) - 2)
+    lines: list[tuple[str, ...]] = [HEADINGS]
+    lines += [
+        (name.replace("_", " "), *blanks, f"{routing[name]['quality']:.3f}")
+        for name in ("always_cheap", "always_strong")
+    ]
+    lines += [_line(name, figures) for name, figures in routing["routers"].items()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _share(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.1%}"
+def _routing(judged: Scored, prices: Prices | None, rounds: int, seed: int) -> dict[str, Any]:
+    graded = judged.graded(prices)
+    routers = {"random": np.random.default_rng(seed).random(len(judged)), **judged.scores}
+    sources = np.unique(judged.sources).tolist()
+    return {
+        "rows": len(judged),
+        "always_cheap": _always(graded.weak, None if graded.dollars is None else graded.dollars[0]),
+        "always_strong": _always(graded.strong, None if graded.dollars is None else graded.dollars[1]),
+        "routers": {name: _router(name, score, graded, judged, rounds, seed) for name, score in routers.items()},
+        "curves": {name: _curve(score, graded) for name, score in routers.items()},
+        "reliability": None if judged.p_weak is None else _reliability(judged.p_weak, graded.weak),
+        "sources": {source: _source(judged.rows(judged.sources == source), rounds, seed) for source in sources},
+    }
 
 
-def _figure(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
+def _router(name: str, score: Floats, graded: Graded, judged: Scored, rounds: int, seed: int) -> dict[str, Any]:
+    p_weak = judged.p_weak if name in OWN_SCORES else None
+    found = as_numbers(figures(score, graded, p_weak=p_weak, rounds=rounds, seed=seed))
+    routed = curve(score, graded.weak, graded.strong)
+    return {**found, "quality_at_half": round(float(np.interp(0.5, routed.strong_share, routed.quality)), 6)}
+
+
+def _always(quality: Floats, dollars: Floats | None) -> dict[str, float]:
+    found = {"quality": round(float(quality.mean()), 6)}
+    return found if dollars is None else {**found, "dollars_per_1k": round(float(dollars.mean()) * 1000, 6)}
+
+
+def _curve(score: Floats, graded: Graded) -> dict[str, list[float]]:
+    routed = curve(score, graded.weak, graded.strong)
+    shares = np.linspace(0, 1, POINTS)
+    along = {"strong_share": shares, "quality": np.interp(shares, routed.strong_share, routed.quality)}
+    if graded.dollars is not None:
+        along["dollars_per_1k"] = np.interp(shares, routed.strong_share, spent_along(score, graded.dollars))
+    return {name: values.round(6).tolist() for name, values in along.items()}
+
+
+def _reliability(p_weak: Floats, weak: Floats) -> list[dict[str, float]]:
+    """Predicted and observed score of the weak model, in bins of equal width that hold anything."""
+    place = np.clip((p_weak * BINS).astype(int), 0, BINS - 1)
+    return [
+        {
+            "rows": int((place == number).sum()),
+            "predicted": round(float(p_weak[place == number].mean()), 6),
+            "observed": round(float(weak[place == number].mean()), 6),
+        }
+        for number in np.unique(place).tolist()
+    ]
+
+
+def _source(part: Scored, rounds: int, seed: int) -> dict[str, Any]:
+    names = [name for name in part.scores if name in (LENGTH, "score", "need_strong")]
+    return {
+        "rows": len(part),
+        "always_cheap": round(float(part.weak.mean()), 6),
+        "always_strong": round(float(part.strong.mean()), 6),
+        "routers": {name: _router(name, part.scores[name], part.graded(), part, rounds, seed) for name in names},
+    }
+
+
+def _task(labelled: Scored, rounds: int, seed: int) -> dict[str, Any]:
+    """Accuracy with its interval, what always saying the most frequent label reaches, and who is taken for whom."""
+    right = (labelled.task_type == labelled.given_task_type).astype(float)
+    rng = np.random.default_rng(seed)
+    sampled = [right[rng.integers(0, len(right), len(right))].mean() for _ in range(rounds)]
+    low, high = np.percentile(sampled, [2.5, 97.5]) if sampled else (np.nan, np.nan)
+    confusion: dict[str, dict[str, int]] = {}
+    pairs = Counter(zip(labelled.given_task_type.tolist(), labelled.task_type.tolist(), strict=True))
+    for (given, said), count in sorted(pairs.items()):
+        confusion.setdefault(given, {})[said] = count
+    return {
+        "rows": len(labelled),
+        "accuracy": {
+            "value": round(float(right.mean()), 6),
+            "low": round(float(low), 6),
+            "high": round(float(high), 6),
+        },
+        "majority": round(max(sum(row.values()) for row in confusion.values()) / len(labelled), 6),
+        "confusion": confusion,
+    }
+
+
+def _line(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    apgr = found["apgr"]
+    return (
+        name,
+        "-" if apgr["value"] is None else f"{apgr['value']:.3f} [{apgr['low']:.3f}, {apgr['high']:.3f}]",
+        *(_shown(found.get(key), "{:.1%}") for key in ("cpt50", "cpt80", "strong_for_95")),
+        *(_shown(found.get(key), "{:.3f}") for key in ("auc", "ece")),
+        f"{found['quality_at_half']:.3f}",
+    )
+
+
+def _shown(interval: Mapping[str, float | None] | None, form: str) -> str:
+    return "-" if interval is None or interval["value"] is None else form.format(interval["value"])

@@ -1,36 +1,93 @@
 """Offline prediction with a version's own code: the `scoring.py` that Triton runs, loaded from its directory."""
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from classifier.data import Line
 from classifier.errors import VersionError
+from classifier.rows import read_rows
 
-ROWS_PER_CALL = 256
+ROWS_PER_CALL: Final = 256
+DECIMALS: Final = 6
+ADDED: Final = ("p_weak", "p_strong", "gain", "need_strong", "task_type", "dimensions", "length")
+
+Floats = NDArray[np.float64]
+Progress = Callable[[str], None]
 
 
-def predict(
-    version: Path, prompts: Sequence[str], progress: Callable[[str], None]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Outcome probabilities [n, 4], and length in tokens [n], what was truncated included."""
-    scorer: Any = _scoring(version).Scorer.load(version)
-    outcome, tokens = [], []
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a version says of n prompts. A head that it lacks is NaN, and its labels are empty."""
+
+    outcome: Floats  # [n, 4] both, only_strong, only_weak, neither
+    task_type: Floats  # [n, task types]
+    dimensions: Floats  # [n, dimensions]
+    tokens: Floats  # [n] length, what was truncated included
+    task_types: tuple[str, ...]
+    dimension_names: tuple[str, ...]
+
+    def described(self, row: int) -> dict[str, Any]:
+        """One prompt's scores by the names of ADDED; null for a head that the version lacks."""
+        both, only_strong, only_weak, _ = self.outcome[row].tolist()
+        p_weak, p_strong = both + only_weak, both + only_strong
+        gain = p_strong - p_weak
+        scores = {"p_weak": p_weak, "p_strong": p_strong, "gain": gain, "need_strong": (gain + 1 - p_weak) / 2}
+        dimensions = dict(zip(self.dimension_names, self.dimensions[row].round(DECIMALS).tolist(), strict=False))
+        return {
+            **{name: None if np.isnan(value) else round(value, DECIMALS) for name, value in scores.items()},
+            "task_type": self.task_types[int(self.task_type[row].argmax())] if self.task_types else None,
+            "dimensions": dimensions or None,
+            "length": int(self.tokens[row]),
+        }
+
+
+def predict(version: Path, prompts: Sequence[str], progress: Progress) -> Predictions:
+    """Score prompts as Triton would; raises VersionError when the directory cannot be served."""
+    scoring: Any = load_scoring(version)
+    try:
+        scorer = scoring.Scorer.load(version)
+    except scoring.VersionError as error:
+        raise VersionError(str(error)) from None
+    spec = json.loads((version / "spec.json").read_text(encoding="utf-8"))
+    parts = []
     for start in range(0, len(prompts), ROWS_PER_CALL):
-        scores = scorer.score(prompts[start : start + ROWS_PER_CALL])
-        outcome.append(scores.outcome)
-        tokens.append(scores.tokens.sum(axis=1))
+        parts.append(scorer.score(prompts[start : start + ROWS_PER_CALL]))
         if (start // ROWS_PER_CALL) % 20 == 19:
             progress(f"scored {start + ROWS_PER_CALL:,} of {len(prompts):,} prompts")
-    return np.concatenate(outcome).astype(np.float64), np.concatenate(tokens).astype(np.float64)
+    scores = scoring.Scores.joined(parts)
+    return Predictions(
+        outcome=scores.outcome.astype(np.float64),
+        task_type=scores.task_type.astype(np.float64),
+        dimensions=scores.dimensions.astype(np.float64),
+        tokens=scores.tokens.sum(axis=1).astype(np.float64),
+        task_types=tuple(spec["task_types"] or ()),
+        dimension_names=tuple(spec["dimensions"] or ()),
+    )
 
 
-def _scoring(version: Path) -> ModuleType:
+def predict_file(version: Path, source: Path, target: Path, progress: Progress) -> int:
+    """Write `source`'s rows to `target` with ADDED in each; returns how many."""
+    rows = read_rows(source, with_prompt, progress)
+    predictions = predict(version, [line.text("prompt") for line in rows], progress)
+    unfinished = target.with_name(f"{target.name}.part")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        for number, line in enumerate(rows):
+            stream.write(json.dumps(described(line, predictions, number)) + "\n")
+    unfinished.replace(target)
+    return len(rows)
+
+
+def load_scoring(version: Path) -> ModuleType:
+    """A version's own scoring code."""
     path = version / "scoring.py"
     if not path.is_file():
         raise VersionError(f"{path} is missing: a version brings its own scoring code, see the served version")
@@ -41,3 +98,18 @@ def _scoring(version: Path) -> ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def with_prompt(line: Line) -> Line:
+    """The line when it has a prompt that can be scored; raises DataError."""
+    try:
+        line.text("prompt").encode()
+    except UnicodeEncodeError:
+        raise line.wrong("prompt", "text with half of a surrogate pair", "text that UTF-8 can write") from None
+    return line
+
+
+def described(line: Line, predictions: Predictions, row: int) -> dict[str, Any]:
+    """A line's fields with ADDED; a key of ADDED that it already has, such as a labelled task_type, gets "given_"."""
+    given = {f"given_{key}" if key in ADDED else key: value for key, value in line.fields.items()}
+    return {**given, **predictions.described(row)}

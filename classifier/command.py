@@ -1,0 +1,25 @@
+"""What the modules of commands share."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Add(Protocol):
+    """Adds a subcommand that calls `run`; its docstring is the help."""
+
+    def __call__(self, name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        """Return the subcommand's parser, for its arguments."""
+        ...
+
+
+def progress_on_stderr() -> Callable[[str], None]:
+    """Lines on stderr with the seconds since now."""
+    start = time.monotonic()
+
+    def show(message: str) -> None:
+        print(f"{time.monotonic() - start:6.1f} s  {message}", file=sys.stderr, flush=True)
+
+    return show
