@@ -10,7 +10,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -37,6 +37,33 @@ OUTCOMES = (
     "stopped",  # cut off when the router stopped
     "internal_error",  # a bug of ours
 )
+
+
+class _Remembering:
+    """A metric that finds a child again in a plain dict; the library checks arguments and takes a lock each time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own
+        self._children: dict[tuple[str, ...], Any] = {}
+        super().__init__(*args, **kwargs)
+
+    def labels(self, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - the library's own
+        """Return the child for these label values, in the labels' order."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = super().labels(*values, **named)  # type: ignore[misc]
+        return child
+
+
+class _Counter(_Remembering, Counter):
+    pass
+
+
+class _Histogram(_Remembering, Histogram):
+    pass
+
+
+class _Gauge(_Remembering, Gauge):
+    pass
 
 
 class Metrics:
@@ -165,16 +192,16 @@ class Metrics:
         return together
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(f"llm_router_{name}", help_, labels, registry=self.registry)
+        return _Counter(f"llm_router_{name}", help_, labels, registry=self.registry)
 
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
+        return _Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
     def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min", "first"] = "sum") -> Gauge:
         """Return a gauge: of the live workers the sum, the maximum or the least; or the least that there ever was."""
         modes: dict[str, Literal["livesum", "livemax", "livemin", "min"]]
         modes = {"sum": "livesum", "max": "livemax", "min": "livemin", "first": "min"}
-        return Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
+        return _Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
 
 
 def _forget_dead_workers(directory: Path) -> None:

@@ -85,6 +85,7 @@ def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> in
         log_config=None,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,  # nobody here asks for the client's address
         timeout_keep_alive=KEEP_ALIVE_S,
     )
     server = _Server(config, router)

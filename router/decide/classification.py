@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any, NewType
 
 OUTCOMES = ("both", "only_strong", "only_weak", "neither")
+
+_OF_OUTCOME = frozenset(["gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak"])
 
 Version = NewType("Version", str)
 
@@ -36,20 +39,26 @@ class Classification:
     dimensions: tuple[float, ...] = ()
     tokens_seen: int = 0
     tokens_dropped: int = 0
+    p_weak: float = field(init=False, compare=False, default=math.nan)
+    """The probability that the weak model answers well."""
+    p_strong: float = field(init=False, compare=False, default=math.nan)
+    """The probability that the strong model answers well."""
+    task: tuple[int, float] = field(init=False, compare=False, default=(0, math.nan))
+    """The index and the probability of the likeliest task type."""
+
+    def __post_init__(self) -> None:
+        # Once for each classification, which may answer many requests from the cache.
+        if self.outcome:
+            both = self.outcome_of("both")
+            object.__setattr__(self, "p_weak", both + self.outcome_of("only_weak"))
+            object.__setattr__(self, "p_strong", both + self.outcome_of("only_strong"))
+        if self.task_type:
+            best = max(range(len(self.task_type)), key=self.task_type.__getitem__)
+            object.__setattr__(self, "task", (best, self.task_type[best]))
 
     def outcome_of(self, label: str) -> float:
         """Return the probability of one outcome; ValueError when the model has no such label."""
         return self.outcome[self.labels.outcomes.index(label)]
-
-    @property
-    def p_weak(self) -> float:
-        """The probability that the weak model answers well."""
-        return self.outcome_of("both") + self.outcome_of("only_weak")
-
-    @property
-    def p_strong(self) -> float:
-        """The probability that the strong model answers well."""
-        return self.outcome_of("both") + self.outcome_of("only_strong")
 
     @property
     def gain(self) -> float:
@@ -63,17 +72,11 @@ class Classification:
 
     def score(self, name: str) -> float:
         """Return a named score: `gain`, `need_strong`, `p_weak`, `p_strong`, `one_minus_p_weak` or a dimension."""
-        if name == "one_minus_p_weak":
-            return 1.0 - self.p_weak
-        if name in ("gain", "need_strong", "p_weak", "p_strong"):
-            return float(getattr(self, name))
+        if name in _OF_OUTCOME:
+            if not self.outcome:
+                raise ValueError(f"{name} needs an outcome head")
+            return 1.0 - self.p_weak if name == "one_minus_p_weak" else float(getattr(self, name))
         return self.dimensions[self.labels.dimensions.index(name)]
-
-    @property
-    def task(self) -> tuple[int, float]:
-        """The index and the probability of the likeliest task type."""
-        best = max(range(len(self.task_type)), key=self.task_type.__getitem__)
-        return best, self.task_type[best]
 
     def described(self) -> dict[str, Any]:
         """Return everything that is known as JSON-able values; a head that the model lacks is None."""

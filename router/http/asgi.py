@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from router.errors import RouterError, Stopping, without_values
@@ -21,6 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
+ON_DISCONNECT = "router.on_disconnect"
 _LINGER_S = 0.5
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -98,28 +99,29 @@ async def answer_safely(app: ASGIApp, scope: Scope, receive: Receive, send: Send
         await send_whole(with_id, failed.status, [(b"content-type", b"application/json")], failed.body())
 
 
-@asynccontextmanager
-async def cancelled_on_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Raise ClientGone within the block, at whatever it awaits, when the client closes its connection."""
-    work = asyncio.current_task()
-    if work is None:
-        raise RuntimeError("cancelled_on_disconnect needs to run in a task")
-    gone = False
+class CancelledOnDisconnect:
+    """Raises ClientGone within its block, at whatever it awaits, when the client closes its connection.
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        work.cancel()
+    Our server calls what it finds in the scope (see `router.http.protocol`). ASGI's own way, to wait for a message,
+    would take a task for every request.
+    """
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not gone:
-            raise
-        work.uncancel()
-        raise ClientGone from None
-    finally:
-        watcher.cancel()
+    def __init__(self, scope: Scope) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("CancelledOnDisconnect needs to run in a task")
+        self._scope, self._task, self._gone = scope, task, False
+
+    def __enter__(self) -> None:
+        self._scope[ON_DISCONNECT] = self._cancel
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        del self._scope[ON_DISCONNECT]
+        if self._gone:
+            self._task.uncancel()
+            if kind is not None:
+                raise ClientGone from None
+
+    def _cancel(self) -> None:
+        self._gone = True
+        self._task.cancel()

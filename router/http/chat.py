@@ -24,11 +24,11 @@ from router.errors import (
 )
 from router.http.accounting import Accountant
 from router.http.asgi import (
+    CancelledOnDisconnect,
     ClientGone,
     Receive,
     Scope,
     Send,
-    cancelled_on_disconnect,
     closing_gently,
     request_id,
     send_whole,
@@ -94,7 +94,7 @@ class ChatEndpoint:
         chosen = select(self._settings, body.fields, scope["headers"])
         wants_stream, wants_usage = check_stream_fields(body.fields)
         prompt = Prompt.of_chat(body.fields)
-        async with cancelled_on_disconnect(receive):
+        with CancelledOnDisconnect(scope):
             decision = await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)

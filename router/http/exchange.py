@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from time import perf_counter
 
 from router.decide.decider import Decision
@@ -77,14 +78,22 @@ def decision_headers(decision: Decision) -> HeaderList:
     source = decision.source
     if decision.fallback_reason:
         source = f"fallback;reason={decision.fallback_reason}"
-    score = "none" if decision.score is None else f"{decision.score:.4f}"
+    score = b"none" if decision.score is None else b"%.4f" % decision.score
+    version = decision.classifier_version or "none"
+    return [
+        *_named(decision.model, decision.policy, decision.reason, source, version, decision.label),
+        (b"x-router-score", score),
+    ]
+
+
+@lru_cache(maxsize=1024)  # of names that the configuration bounds: few, and the same for most requests
+def _named(model: str, policy: str, reason: str, source: str, version: str, label: str) -> HeaderList:
     pairs = (
-        ("x-router-model", decision.model),
-        ("x-router-policy", decision.policy),
-        ("x-router-reason", decision.reason),
+        ("x-router-model", model),
+        ("x-router-policy", policy),
+        ("x-router-reason", reason),
         ("x-router-decision", source),
-        ("x-router-score", score),
-        ("x-router-classifier-version", decision.classifier_version or "none"),
-        ("x-chosen-classifier", decision.label),
+        ("x-router-classifier-version", version),
+        ("x-chosen-classifier", label),
     )
     return [(name.encode(), value.encode("latin-1", "replace")) for name, value in pairs]

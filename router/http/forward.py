@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.decide.decider import Decision
@@ -14,7 +13,6 @@ from router.http.asgi import Send
 from router.http.body import JSONBody, chat_body_for
 from router.http.exchange import Exchange
 from router.http.relay import relay
-from router.settings import ModelSettings
 from router.tracing import Tracing
 from router.upstream.attempts import Attempts
 from router.upstream.client import UpstreamClient
@@ -54,9 +52,13 @@ class Forwarder:
         endpoint: Endpoint | None = attempts.first()
         if endpoint is not None and endpoint.model is not models[0].model:
             self._accountant.fell_back(exchange, endpoint.model.name, models[0].why_not())
-        async with _within(models[0].model):
-            while endpoint is not None:
-                endpoint = await self._ask(endpoint, attempts, exchange, chat, send)
+        model = models[0].model
+        try:
+            async with asyncio.timeout(model.timeouts.total_s):  # all attempts, also when nobody reads the answer
+                while endpoint is not None:
+                    endpoint = await self._ask(endpoint, attempts, exchange, chat, send)
+        except TimeoutError:
+            raise UpstreamTimeout(f"Model '{model.name}' took longer than {model.timeouts.total_s:g} s.") from None
 
     async def _ask(
         self, endpoint: Endpoint, attempts: Attempts, exchange: Exchange, chat: Chat, send: Send
@@ -85,16 +87,9 @@ class Forwarder:
         with endpoint, self._tracing.span("upstream", model=model.name):
             headers = self._tracing.onward(chat.headers)
             exchange.asking()
-            async with self._upstream.post(model, endpoint.replica, _UPSTREAM_PATH, body, headers) as response:
+            response = await self._upstream.post(model, endpoint.replica, _UPSTREAM_PATH, body, headers)
+            try:
                 self._tracing.describe(status=response.status)
                 await relay(exchange, response, send, begun=endpoint.began)
-
-
-@asynccontextmanager
-async def _within(model: ModelSettings) -> AsyncIterator[None]:
-    """Hold an answer, with all attempts at it, to `timeouts.total_s` of the chosen model, also when nobody reads it."""
-    try:
-        async with asyncio.timeout(model.timeouts.total_s):
-            yield
-    except TimeoutError:
-        raise UpstreamTimeout(f"Model '{model.name}' took longer than {model.timeouts.total_s:g} s.") from None
+            finally:
+                response.release()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest
+from router.http.asgi import ON_DISCONNECT, Scope
 
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 65_536
@@ -35,14 +37,22 @@ class HTTPProtocol(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and let the request that it carried know."""
         self._leave_head()
         super().connection_lost(exc)
+        cycle = self.cycle
+        if cycle is not None and cycle.disconnected:
+            client_gone = cast(Scope, cycle.scope).get(ON_DISCONNECT)
+            if client_gone is not None:
+                client_gone()
 
     def data_received(self, data: bytes) -> None:
         """Read on, but no head without an end."""
         super().data_received(data)
-        if self._in_head:
+        if self._in_head:  # a head that came whole, as nearly all do, needs no timer
+            if self._head_bytes == 0:
+                late = HeadTimeout(f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} s.")
+                self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, late)
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"The request's head is over the limit of {MAX_HEAD_BYTES:,} bytes."))
@@ -52,8 +62,6 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._leave_head()
         self._in_head = True
-        late = HeadTimeout(f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} s.")
-        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, late)
 
     def on_headers_complete(self) -> None:
         """Hand over: what follows is the application's to limit."""

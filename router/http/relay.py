@@ -47,7 +47,7 @@ async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Se
     Headers leave with the first event, so that a stream which begins with an error can still become an error.
     """
     splitter = EventSplitter()
-    async for part in response.parts():
+    while part := await response.part():
         first = not exchange.answered
         if first:
             exchange.heard_from_upstream()

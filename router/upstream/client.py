@@ -7,8 +7,7 @@ configured address and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -58,47 +57,51 @@ _WITHHELD_RESPONSE_HEADERS = frozenset(
 Headers = Sequence[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """A model's answer whose body is still to come; every read is under the model's timeouts."""
+    """A model's answer whose body is still to come; every read is under the model's timeouts. `release` it."""
 
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    is_event_stream: bool
-    pause_s: float | None  # what a refusal's Retry-After asks for
-    model: ModelSettings
-    _connection: Connection
-    _first_byte_by: float  # by the event loop's clock
+    __slots__ = ("_begun", "_connection", "_first_byte_by", "headers", "is_event_stream", "model", "pause_s", "status")
+
+    def __init__(self, model: ModelSettings, connection: Connection, first_byte_by: float) -> None:
+        self.model = model
+        self.status = connection.status
+        self.headers, self.is_event_stream = _safe_headers(connection.headers)
+        # What a refusal's Retry-After asks for.
+        self.pause_s = pause_s(connection.headers) if connection.status >= 400 else None
+        self._connection = connection
+        self._first_byte_by = first_byte_by  # by the event loop's clock
+        self._begun = False
 
     async def body(self) -> bytes:
         """Return the whole body. UpstreamProtocol when it is over `MAX_BODY_BYTES` or ends too early."""
         parts, size = [], 0
-        async for part in self.parts():
+        while part := await self.part():
             size += len(part)
             if size > MAX_BODY_BYTES:
                 raise UpstreamProtocol(f"Model '{self.model.name}' answered with more than {MAX_BODY_BYTES:,} bytes.")
             parts.append(part)
         return b"".join(parts)
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, in whatever pieces the network delivers.
+    async def part(self) -> bytes:
+        """Return what has arrived of the body, in whatever pieces the network delivers, b"" at its end.
 
         Raises UpstreamTTFTTimeout, UpstreamTimeout when it falls silent later, or UpstreamProtocol.
         """
-        idle_s, name = self.model.timeouts.idle_s, self.model.name
-        loop = asyncio.get_running_loop()
-        by, begun = self._first_byte_by, False
+        connection, idle_s = self._connection, self.model.timeouts.idle_s
         try:
-            while part := await self._connection.read(by):
-                begun = True
-                yield part
-                by = loop.time() + idle_s
+            part = await connection.read(connection.now() + idle_s if self._begun else self._first_byte_by)
         except TimeoutError:
-            if not begun:
-                raise UpstreamTTFTTimeout(f"Model '{name}' gave no first byte in time.") from None
-            raise UpstreamTimeout(f"Model '{name}' was silent for longer than {idle_s:g} s.") from None
+            if not self._begun:
+                raise UpstreamTTFTTimeout(f"Model '{self.model.name}' gave no first byte in time.") from None
+            raise UpstreamTimeout(f"Model '{self.model.name}' was silent for longer than {idle_s:g} s.") from None
         except BrokenResponse:
-            raise UpstreamProtocol(f"Model '{name}' broke off within its answer.") from None
+            raise UpstreamProtocol(f"Model '{self.model.name}' broke off within its answer.") from None
+        self._begun = True
+        return part
+
+    def release(self) -> None:
+        """Be done with it: before its end this closes the connection, and the model stops working for nobody."""
+        self._connection.release()
 
 
 class UpstreamClient:
@@ -114,13 +117,11 @@ class UpstreamClient:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
-    @asynccontextmanager
     async def post(
         self, model: ModelSettings, replica: Replica, path: str, body: bytes, headers: Headers
-    ) -> AsyncIterator[UpstreamResponse]:
-        """Send `body` to `replica.api_base + path` and give the response once its headers are here.
+    ) -> UpstreamResponse:
+        """Send `body` to `replica.api_base + path`; return the response once its headers are here.
 
-        Leaving the context early closes the connection, so that the model stops working for a client that has gone.
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
         target = self._targets.get((replica, path))
@@ -129,20 +130,18 @@ class UpstreamClient:
         first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
         connection = await self._connect(model, target.origin)
         try:
-            try:
-                connection.send(target.request(body, headers))
-                await connection.head(first_byte_by)
-            except TimeoutError:
-                raise UpstreamTTFTTimeout(f"Model '{model.name}' gave no first byte in time.") from None
-            except BrokenResponse:
-                raise UpstreamProtocol(f"Model '{model.name}' broke off before it answered.") from None
+            connection.send(target.request(body, headers))
+            await connection.head(first_byte_by)
             if 300 <= connection.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
                 raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
-            safe, is_event_stream = _safe_headers(connection.headers)
-            pause = pause_s(connection.headers) if connection.status >= 400 else None
-            yield UpstreamResponse(connection.status, safe, is_event_stream, pause, model, connection, first_byte_by)
-        finally:
+            return UpstreamResponse(model, connection, first_byte_by)
+        except BaseException as error:  # cancelled while waiting, too: nobody will release it later
             connection.release()
+            if isinstance(error, TimeoutError):
+                raise UpstreamTTFTTimeout(f"Model '{model.name}' gave no first byte in time.") from None
+            if isinstance(error, BrokenResponse):
+                raise UpstreamProtocol(f"Model '{model.name}' broke off before it answered.") from None
+            raise
 
     async def _connect(self, model: ModelSettings, origin: Origin) -> Connection:
         limits = model.timeouts

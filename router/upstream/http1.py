@@ -135,6 +135,10 @@ class Connection(asyncio.Protocol):
         """Whether another request can be sent."""
         return self._transport is not None and not self._busy
 
+    def now(self) -> float:
+        """Return the moment by the clock that deadlines are in."""
+        return self._loop.time()
+
     def send(self, request: bytes) -> None:
         """Send one request, head and body. Raises BrokenResponse when the connection was lost meanwhile."""
         if self._transport is None or self._transport.is_closing():

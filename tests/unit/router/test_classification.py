@@ -56,7 +56,7 @@ def test_every_name_that_a_configuration_may_say_is_a_score(name: str) -> None:
 def test_a_score_whose_head_is_absent_is_an_error_and_no_number() -> None:
     without = Classification(Labels(), Version("1"))
     for name in SCORE_NAMES:
-        with pytest.raises(ValueError, match="not in tuple"):
+        with pytest.raises(ValueError, match=r"head|not in tuple"):
             without.score(name)
 
 
