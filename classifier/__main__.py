@@ -2,6 +2,7 @@
 
   python -m classifier train --data DIR --tasks FILE --out CHECKPOINT
   python -m classifier export --checkpoint CHECKPOINT --out triton_models/prompt_classifier/1
+  python -m classifier export --profile tensorrt --version triton_models/prompt_classifier/2 --out REPOSITORY
   python -m classifier predict --model triton_models/prompt_classifier/1 --input X.jsonl --output Y.jsonl
   python -m classifier evaluate --scores Y.jsonl --report REPORT
   python -m classifier calibrate --scores Y.jsonl --target-strong-share 0.3
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from classifier import commands_offline
 from classifier.command import progress_on_stderr
-from classifier.errors import ClassifierError
+from classifier.errors import CheckpointError, ClassifierError, VersionError
 from classifier.recipe import Recipe
 
 SERVED = Path(__file__).parent.parent / "triton_models" / "prompt_classifier" / "1"
@@ -54,8 +55,18 @@ def train(arguments: argparse.Namespace) -> None:
 def export(arguments: argparse.Namespace) -> None:
     """Write a checkpoint as a version that Triton serves, and its spec into the configs beside it.
 
-    Refuses a graph that differs from torch or has more than 16 MB.
+    Refuses a graph that differs from torch, or that is too large to be committed.
+    With --profile tensorrt: write a version as a whole model repository for Triton's onnxruntime backend.
     """
+    if arguments.profile == "tensorrt":
+        from classifier.tensorrt_profile import render
+
+        if arguments.version is None or arguments.out == SERVED:
+            raise VersionError("--profile tensorrt needs --version, an exported one, and --out, a new repository")
+        print("\n".join(map(str, render(arguments.version, arguments.out))))
+        return
+    if arguments.checkpoint is None:
+        raise CheckpointError("--checkpoint is missing: what `python -m classifier train --out` wrote")
     from classifier.export import export as run
 
     run(arguments.checkpoint, arguments.out, progress_on_stderr())
@@ -124,8 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(training)
 
     exporting = add("export", export)
-    exporting.add_argument("--checkpoint", type=Path, required=True, help="what `train --out` wrote")
-    exporting.add_argument("--out", type=Path, default=SERVED, help="version directory")
+    exporting.add_argument("--checkpoint", type=Path, help="what `train --out` wrote")
+    exporting.add_argument("--out", type=Path, default=SERVED, help="version directory; with tensorrt, repository")
+    exporting.add_argument("--profile", choices=["python", "tensorrt"], default="python", help="way to serve it")
+    exporting.add_argument("--version", type=Path, help="exported version directory, for --profile tensorrt")
 
     commands_offline.add_commands(add)
 

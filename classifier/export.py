@@ -17,7 +17,7 @@ from classifier import checkpoint
 from classifier.card import model_card
 from classifier.checkpoint import Encoder
 from classifier.errors import ExportError
-from classifier.onnx_graph import INPUTS, OUTPUTS
+from classifier.labels import INPUTS, OUTPUTS
 from classifier.render_config import render_config, rendered_names
 from classifier.static_encoder import StaticEncoder
 from classifier.static_graph import static_graph

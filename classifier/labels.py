@@ -1,4 +1,4 @@
-"""The labels of the classifier's outputs, in the order in which every version answers them."""
+"""The labels of the classifier's outputs, in the order in which every version answers them, and the graph's tensors."""
 
 from typing import Final
 
@@ -21,3 +21,8 @@ TASK_TYPES: Final = (
 )
 
 DIMENSIONS: Final = ("creativity", "reasoning", "contextual_knowledge", "domain_knowledge", "constraints", "few_shots")
+
+# The graph's tensors, and the key of the spec that is null where a version has no such head.
+INPUTS: Final = ("input_ids", "attention_mask")
+OUTPUTS: Final = {"outcome_logits": len(OUTCOMES), "task_logits": len(TASK_TYPES), "dimensions": len(DIMENSIONS)}
+SPEC_KEYS: Final = {"outcome_logits": "outcomes", "task_logits": "task_types", "dimensions": "dimensions"}

@@ -4,7 +4,6 @@ By hand rather than traced: the graph reads like the torch module beside it, is 
 holds no operator that TensorRT would not take.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -13,16 +12,10 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.labels import INPUTS, OUTPUTS
 
 OPSET: Final = 17
 IR_VERSION: Final = 9  # what opset 17 came with; older runtimes read it too
-INPUTS: Final = ("input_ids", "attention_mask")
-OUTPUTS: Final[Mapping[str, int]] = {
-    "outcome_logits": len(OUTCOMES),
-    "task_logits": len(TASK_TYPES),
-    "dimensions": len(DIMENSIONS),
-}
 
 
 class Graph:

@@ -163,10 +163,10 @@ def offline_cases(version_dir: Path, prompts: Sequence[str]) -> list[Case]:
         scorer.score(batches[number % len(batches)])
 
     def padded(number: int) -> None:
-        rows, _ = scorer.tokenize(batches[number % len(batches)])
+        rows, _ = scorer.tokenizer.tokenize(batches[number % len(batches)])
         input_ids = np.array([row + [0] * (width - len(row)) for row in rows], dtype=np.int64)
         mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], dtype=np.int64)
-        scorer.session.run(None, {"input_ids": input_ids, "attention_mask": mask})
+        scorer.run(input_ids, mask)
 
     return [
         Case("length buckets, no Triton", BATCH, 1, bucketed, time.process_time),

@@ -14,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).parent))
 
 from runtime import open_sessions
-from scoring import Scorer, Scores, VersionError, read_spec
+from scoring import Scorer, Scores, VersionError, decode, read_spec
 
 COUNTERS = {
     "rows": "Rows scored",
@@ -52,7 +52,7 @@ class TritonPythonModel:
         readable: dict[int, list[str]] = {}
         for index, request in enumerate(requests):
             try:
-                readable[index] = read_texts(request)
+                readable[index] = decode(pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy())
             except ValueError as error:
                 responses[index] = self._failure(str(error))
         try:
@@ -127,20 +127,6 @@ class Counters:
     def add_failure(self) -> None:
         """Count one request that is answered with an error."""
         self._counters["requests_failed"].increment(1)
-
-
-def read_texts(request: pb_utils.InferenceRequest) -> list[str]:
-    """Return the rows of one request; ValueError names the row that cannot be read, and never quotes it."""
-    rows = pb_utils.get_input_tensor_by_name(request, "TEXT").as_numpy()
-    if rows.ndim != 2 or rows.shape[1] != 1:
-        raise ValueError(f"TEXT has shape {list(rows.shape)}, expected [rows, 1]")
-    texts = []
-    for index, row in enumerate(rows[:, 0]):
-        try:
-            texts.append(row.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"TEXT row {index} is not UTF-8: byte {error.start} is invalid") from None
-    return texts
 
 
 def response(scores: Scores, start: int, stop: int) -> pb_utils.InferenceResponse:

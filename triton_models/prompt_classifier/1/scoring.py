@@ -118,14 +118,46 @@ class Scores:
         return cls(outcome, task_type, dimensions, complexity, tokens, padded_tokens)
 
 
+class PromptTokenizer:
+    """A version's tokenizer, cut off at max_tokens. Not for several threads at once."""
+
+    def __init__(self, path: Path, max_tokens: int, threads: int = 1) -> None:
+        """Read tokenizer.json; raises VersionError."""
+        _limit_tokenizer_threads(threads)
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise VersionError(f"{path} is not a tokenizer: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length=max_tokens)
+        self._readable = max_tokens * CHARACTERS_PER_TOKEN
+        self._special_tokens: int = self._tokenizer.num_special_tokens_to_add(False)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Ints]:
+        """Return each text's token ids, at most max_tokens, and [n, 2] counts of tokens seen and dropped."""
+        limit = self._readable
+        encodings = self._tokenizer.encode_batch_fast([text[:limit] for text in texts])
+        ids = [encoding.ids for encoding in encodings]
+        counts = np.zeros((len(texts), 2), dtype=np.int32)
+        for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
+            kept = len(ids[row])
+            dropped = sum(len(rest) - self._special_tokens for rest in encoding.overflowing)
+            unread = len(text) - limit
+            if unread > 0:  # estimated at the rate of the part that was read
+                dropped += round(unread * (kept + dropped) / limit)
+            counts[row] = kept, dropped
+        return ids, counts
+
+
 class Scorer:
     """One loaded version. Not for several threads at once: each instance has its own."""
 
-    def __init__(self, spec: Spec, tokenizer: Tokenizer, sessions: Sequence[tuple[int, InferenceSession]]) -> None:
+    def __init__(
+        self, spec: Spec, tokenizer: PromptTokenizer, sessions: Sequence[tuple[int, InferenceSession]]
+    ) -> None:
         self.spec = spec
+        self.tokenizer = tokenizer
         self._sessions = sessions
-        self._tokenizer = tokenizer
-        self._special_tokens: int = tokenizer.num_special_tokens_to_add(False)
         self._outputs = [ONNX_OUTPUTS[head] for head in spec.heads]
 
     @classmethod
@@ -139,54 +171,23 @@ class Scorer:
         Raises VersionError when a file is missing or broken, or when the files do not fit together.
         """
         spec = read_version(version_dir)
-        _limit_tokenizer_threads(threads)
-        try:
-            tokenizer = Tokenizer.from_file(str(version_dir / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception
-            raise VersionError(f"{version_dir / 'tokenizer.json'} is not a tokenizer: {error}") from error
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length=spec.max_tokens)
+        tokenizer = PromptTokenizer(version_dir / "tokenizer.json", spec.max_tokens, threads)
         if sessions is None:
             sessions = [(spec.max_tokens, open_session(version_dir / "model.onnx", ["CPUExecutionProvider"], threads))]
         _check_outputs(spec, sessions[-1][1], version_dir)
         return cls(spec, tokenizer, sessions)
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], Ints]:
-        """Return each text's token ids, at most max_tokens, and [n, 2] counts of tokens seen and dropped."""
-        limit = self.spec.max_tokens * CHARACTERS_PER_TOKEN
-        encodings = self._tokenizer.encode_batch_fast([text[:limit] for text in texts])
-        ids = [encoding.ids for encoding in encodings]
-        counts = np.zeros((len(texts), 2), dtype=np.int32)
-        for row, (text, encoding) in enumerate(zip(texts, encodings, strict=True)):
-            kept = len(ids[row])
-            dropped = sum(len(rest) - self._special_tokens for rest in encoding.overflowing)
-            unread = len(text) - limit
-            if unread > 0:  # estimated at the rate of the part that was read
-                dropped += round(unread * (kept + dropped) / limit)
-            counts[row] = kept, dropped
-        return ids, counts
-
     def score(self, texts: Sequence[str]) -> Scores:
         """Score n texts; any number, in any order, also empty ones."""
-        ids, tokens = self.tokenize(texts)
-        lengths = tokens[:, 0]
-        heads = {name: np.full((len(texts), len(labels)), np.nan, np.float32) for name, labels in LABELS.items()}
+        ids, tokens = self.tokenizer.tokenize(texts)
+        heads = {name: np.full((len(texts), len(LABELS[name])), np.nan, np.float32) for name in self.spec.heads}
         padded_tokens = 0
-        for rows in length_buckets(lengths):
+        for rows in length_buckets(tokens[:, 0]):
             input_ids, mask = pad([ids[row] for row in rows])
             padded_tokens += int(mask.size - mask.sum())
-            results = self.run(input_ids, mask)
-            for head, result in zip(self.spec.heads, results, strict=True):
+            for head, result in zip(self.spec.heads, self.run(input_ids, mask), strict=True):
                 heads[head][rows] = result
-        outcome = heads["outcomes"] / np.float32(self.spec.temperature) + np.asarray(self.spec.bias, np.float32)
-        return Scores(
-            outcome=softmax(outcome),
-            task_type=softmax(heads["task_types"]),
-            dimensions=heads["dimensions"],
-            complexity=complexity(heads["dimensions"]),
-            tokens=tokens,
-            padded_tokens=padded_tokens,
-        )
+        return calibrated(self.spec, heads, tokens, padded_tokens)
 
     def run(self, input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> list[Floats]:
         """Return what the heads of `spec` say of padded rows, both int64 [n, tokens], at most max_tokens wide."""
@@ -194,6 +195,34 @@ class Scorer:
         session = next(session for longest, session in self._sessions if tokens <= longest)
         results: list[Floats] = session.run(self._outputs, {"input_ids": input_ids, "attention_mask": mask})
         return results
+
+
+def calibrated(spec: Spec, heads: Mapping[str, Floats], tokens: Ints, padded_tokens: int = 0) -> Scores:
+    """Turn what the model says, outcome and task logits and dimensions, into scores; an absent head is NaN."""
+    raw = {name: np.full((len(tokens), len(labels)), np.nan, np.float32) for name, labels in LABELS.items()}
+    raw.update(heads)
+    outcome = raw["outcomes"] / np.float32(spec.temperature) + np.asarray(spec.bias, np.float32)
+    return Scores(
+        outcome=softmax(outcome),
+        task_type=softmax(raw["task_types"]),
+        dimensions=raw["dimensions"],
+        complexity=complexity(raw["dimensions"]),
+        tokens=tokens,
+        padded_tokens=padded_tokens,
+    )
+
+
+def decode(rows: npt.NDArray[Any]) -> list[str]:
+    """Return the texts of a TEXT tensor [n, 1] of bytes; ValueError names the bad row, and never quotes it."""
+    if rows.ndim != 2 or rows.shape[1] != 1:
+        raise ValueError(f"TEXT has shape {list(rows.shape)}, expected [rows, 1]")
+    texts = []
+    for index, row in enumerate(rows[:, 0]):
+        try:
+            texts.append(row.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"TEXT row {index} is not UTF-8: byte {error.start} is invalid") from None
+    return texts
 
 
 def length_buckets(lengths: Ints) -> list[Indices]:
