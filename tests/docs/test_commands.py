@@ -52,7 +52,7 @@ def test_every_shell_command_is_of_a_kind_that_is_tested_here() -> None:
 
 @pytest.mark.parametrize("command", MAKE, ids=str)
 def test_make_targets_exist(command: Snippet) -> None:
-    result = subprocess.run([*command.text.split(), "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True)
+    result = subprocess.run([*shlex.split(command.text), "--dry-run"], cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
