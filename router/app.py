@@ -177,16 +177,17 @@ def _lane(
 ) -> Lane:
     breaker = Breaker(failures_to_open=5, cooldown_s=1.0, changed=accountant.breaker_of(name))
     guard = Guard(tracing.around_batches(classifier.classify), breaker)
+    deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
     batcher: MicroBatcher[Classification] = MicroBatcher(
         guard.classify,
         max_batch_size=limits.max_batch_size,
         max_queue_delay_s=limits.max_queue_delay_ms / 1000,
         max_waiting=limits.max_waiting,
         max_in_flight=limits.max_batches_in_flight,
+        patience_s=deadline_s,
         observe=accountant.batch,
         queue_changed=accountant.queue_changed,
     )
-    deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
     return Lane(classifier, guard, Scorer(batcher, cache, guard, deadline_s))
 
 

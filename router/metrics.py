@@ -23,6 +23,7 @@ from router import __version__
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
 # A model's first byte and whole answers: from a cached reply to a long chain of thought.
 _LLM_S = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 600.0)
+_LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _BATCH_ROWS = (1, 2, 4, 8, 16, 24, 32, 48, 64)
 
 OUTCOMES = (
@@ -151,6 +152,9 @@ class Metrics:
         self.unpriced = counter("unpriced_requests", "Answers by models whose price is unknown.", "model")
 
         # The process
+        self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop was, by a timer in it.", _LAG_S)
+        self.loop_blocked = counter("event_loop_blocked", "Times that it was late by over 100 ms; the log says where.")
+        self.admitted_share = gauge("admitted_share", "Share of new requests that are let in.", of="min")
         self.config_reloads = counter(
             "config_reloads", "Reloads of the configuration, each worker's own: ok or rejected.", "result"
         )

@@ -19,6 +19,7 @@ from router.errors import ConfigurationError
 from router.http.asgi import Receive, Scope, Send
 from router.http.reload import Reloaded
 from router.settings import Settings, changes, fingerprint, needs_restart, with_fixed_of
+from router.watchdog import Watchdog
 
 logger = logging.getLogger("router")
 
@@ -44,6 +45,7 @@ class ReloadableRouter:
         self._written = written
         self._process = Process()
         self._current = self._application(settings)
+        self._watchdog = Watchdog(self._late, self._process.metrics.loop_blocked.inc)
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
 
@@ -119,11 +121,17 @@ class ReloadableRouter:
         await self._current.__aenter__()
         self._in_force()
         self._listen_to_hang_up()
+        self._watchdog.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        self._watchdog.stop()
         self._keep(self._current.__aexit__())
         await asyncio.wait(self._tasks, timeout=_LAST_WORDS_S)
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _late(self, lag_s: float) -> None:
+        self._process.metrics.loop_lag.observe(lag_s)
+        self._process.admission.observe_lag(lag_s)
 
     def _listen_to_hang_up(self) -> None:
         loop = asyncio.get_running_loop()

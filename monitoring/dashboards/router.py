@@ -32,7 +32,7 @@ def build() -> Dashboard:
         "LLM router",
         "Traffic, latency by stage, the router's own overhead against its 100 ms limit, errors and fallbacks.",
         [variable("policy", "llm_router_requests_total"), variable("model", "llm_router_requests_total")],
-        [_glance(), _traffic(), _latency(), _decisions(), _upstreams()],
+        [_glance(), _traffic(), _latency(), _decisions(), _upstreams(), _processes()],
     )
 
 
@@ -273,6 +273,34 @@ def _upstreams() -> Row:
                 "How many routers use which version of the classifier.",
                 "short",
                 "count by (model, version) (llm_router_classifier_info)",
+            ),
+        ),
+    )
+
+
+def _processes() -> Row:
+    reloads = "llm_router_config_reloads_total"
+    return Row(
+        "Processes",
+        (
+            chart(
+                "Refused by reason",
+                "Requests refused before their body was read: too many in flight, or the event loop is late.",
+                "reqps",
+                Query(rate("llm_router_refused_requests_total", "", "reason"), "{{reason}}"),
+                stacked=True,
+            ),
+            chart(
+                "Event loop lag, p99",
+                "How late a timer comes: what every step of every request waits. Over 100 ms counts as blocked.",
+                "s",
+                Query(quantile(0.99, "llm_router_event_loop_lag_seconds", "", "instance"), "{{instance}}"),
+            ),
+            chart(
+                "Reloads of the configuration",
+                "By each worker: ok, or rejected because the new file cannot work.",
+                "reqps",
+                Query(rate(reloads, "", "result"), "{{result}}"),
             ),
         ),
     )

@@ -7,15 +7,18 @@ While nothing waits, nothing runs. Prompts that wait for the same answer share o
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import Generic, TypeVar
 
 from router.errors import ClassifierError
 
 R = TypeVar("R")
+
+_WEIGHT = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class MicroBatcher(Generic[R]):
     """Collects prompts for `send(texts) -> one result or exception per text`.
 
     At most `max_batch_size` rows a call, `max_in_flight` calls at once; a row waits at most `max_queue_delay_s`
-    while a call is free. Beyond `max_waiting` waiting rows `submit` raises `ClassifierError("queue_full")`.
+    while a call is free. Beyond `max_waiting` waiting rows `submit` raises `ClassifierError("queue_full")`. Who could
+    not be answered within `patience_s` any more sees `ClassifierError("deadline")` at once.
     """
 
     def __init__(
@@ -67,16 +71,21 @@ class MicroBatcher(Generic[R]):
         max_queue_delay_s: float,
         max_waiting: int,
         max_in_flight: int,
+        patience_s: float = math.inf,
         observe: Callable[[BatchReport], None] = lambda _: None,
         queue_changed: Callable[[int], None] = lambda _: None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
         self._send = send
         self._max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._max_waiting = max_waiting
         self._max_in_flight = max_in_flight
+        self._patience_s = patience_s
+        self._call_s = 0.0  # how long a call takes, the last ones counting most
         self._observe = observe
         self._queue_changed = queue_changed
+        self._now = now
         self._waiting: dict[str, _Row[R]] = {}
         self._window: asyncio.TimerHandle | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -99,7 +108,7 @@ class MicroBatcher(Generic[R]):
         if row is None:
             if len(self._waiting) >= self._max_waiting:
                 raise ClassifierError("queue_full", f"{self._max_waiting} prompts wait for the classifier already.")
-            row = self._waiting[text] = _Row(text, time.monotonic())
+            row = self._waiting[text] = _Row(text, self._now())
             self._queue_changed(1)
         row.futures.append(future)
         if len(self._waiting) >= self._max_batch_size:
@@ -125,12 +134,28 @@ class MicroBatcher(Generic[R]):
         if self._window is not None:
             self._window.cancel()
             self._window = None
+        self._drop_hopeless()
         while self._waiting and len(self._calls) < self._max_in_flight:
             batch = self._take()
             if batch:
                 call = asyncio.create_task(self._call(batch))
                 self._calls.add(call)
                 call.add_done_callback(partial(self._ended, batch))
+
+    def _drop_hopeless(self) -> None:
+        """Fail the oldest rows that would have no answer in time even if nobody else came.
+
+        The next batch leaves in any case: whether calls have become faster shows only when there are some.
+        """
+        at_once = self._max_batch_size * self._max_in_flight
+        while len(self._waiting) > self._max_batch_size:
+            oldest = next(iter(self._waiting.values()))
+            calls_to_come = 1 + (len(self._waiting) - 1) // at_once
+            if oldest.submitted + self._patience_s >= self._now() + calls_to_come * self._call_s:
+                return
+            del self._waiting[oldest.text]
+            self._queue_changed(-1)
+            oldest.settle(ClassifierError("deadline", "Too many prompts wait for the classifier."))
 
     def _take(self) -> list[_Row[R]]:
         """Take the newest rows that somebody still wants; forget the abandoned ones.
@@ -153,7 +178,7 @@ class MicroBatcher(Generic[R]):
             self._flush()
 
     async def _call(self, batch: list[_Row[R]]) -> None:
-        started = time.monotonic()
+        started = self._now()
         results: Sequence[R | Exception]
         try:
             results = await self._send([row.text for row in batch])
@@ -163,11 +188,12 @@ class MicroBatcher(Generic[R]):
             results = [error] * len(batch)
         for row, result in zip(batch, results, strict=True):
             row.settle(result)
+        self._call_s += _WEIGHT * (self._now() - started - self._call_s)
         self._observe(
             BatchReport(
                 rows=len(batch),
                 shared=sum(len(row.futures) - 1 for row in batch),
                 queue_s=tuple(started - row.submitted for row in batch),
-                call_s=time.monotonic() - started,
+                call_s=self._now() - started,
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from math import ceil
 from resource import RLIMIT_NOFILE, getrlimit
+from time import monotonic
 
 from router.errors import Overloaded
 from router.http.asgi import ASGIApp, Receive, Scope, Send, request_id, send_whole
@@ -36,6 +37,11 @@ class Admission:
         """Take the limits over."""
         self.max_in_flight = settings.max_in_flight or affordable(getrlimit(RLIMIT_NOFILE)[0])
         self.shedder.target_s = settings.max_lag_ms / 1000
+
+    def observe_lag(self, lag_s: float) -> None:
+        """Learn how late the event loop is."""
+        self.shedder.observe(lag_s, monotonic())
+        self._metrics.admitted_share.set(self.shedder.share)
 
     def guard(self, app: ASGIApp) -> ASGIApp:
         """Return `app` for those who are let in, and a quick 503 for the others."""

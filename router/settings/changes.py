@@ -24,6 +24,9 @@ def changes(old: object, new: object, path: str = "") -> list[str]:
     if dataclasses.is_dataclass(old) and type(old) is type(new):
         names = [field.name for field in dataclasses.fields(old)]
         return [key for name in names for key in changes(getattr(old, name), getattr(new, name), _joined(path, name))]
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        pairs = enumerate(zip(old, new, strict=True))
+        return [key for i, (before, after) in pairs for key in changes(before, after, f"{path}[{i}]")]
     return [path]
 
 

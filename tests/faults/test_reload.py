@@ -242,7 +242,7 @@ def test_a_key_is_rotated(settings: dict[str, Any], llm: SimulatedLLM, start_rou
     router = start_router(settings)
     settings["models"]["cheap"] = {**settings["models"]["cheap"], "api_key": f"sk-new-{CANARY}"}
     told = reload(router, settings)
-    assert told.json()["changed"] == ["models.cheap.api_key"]
+    assert told.json()["changed"] == ["models.cheap.replicas[0].api_key"]
     assert CANARY.encode() not in told.body
     assert model_of(router) == "cheap"
     assert llm.requests()[-1].headers["authorization"] == f"Bearer sk-new-{CANARY}"

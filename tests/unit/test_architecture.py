@@ -18,7 +18,7 @@ MAX_LINES = 400
 LEVELS = (
     ("router.errors",),
     ("router.settings",),
-    ("router.metrics", "router.tracing", "router.breaker"),
+    ("router.metrics", "router.tracing", "router.breaker", "router.watchdog"),
     ("router.upstream",),
     ("router.decide",),
     ("router.http",),
