@@ -20,7 +20,7 @@ IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down logs metrics metrics-local metrics-docker metrics-check loadtest loadtest-local \
-	loadtest-docker loadtest-headless pin test faults fuzz lint format train-env test-train bench-classifier \
+	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench-classifier \
 	gpu-check lock clean
 
 help: ## list the commands
@@ -90,6 +90,9 @@ format: .venv/.test ## format the code
 fuzz: .venv/.test ## coverage-guided fuzzing of what parses strangers' bytes (make fuzz SECONDS=60, for each target)
 	@$(BIN)/python -m pip install $(LOCKED) -r requirements/fuzz.txt
 	@for target in body stream answer; do $(BIN)/python -m tests.fuzz $$target --seconds $(or $(SECONDS),60) || exit 1; done
+
+soak: .venv/.demo ## ten minutes of mixed traffic with a fault every half minute (make soak MINUTES=60)
+	@$(BIN)/python -m loadtest.soak --minutes $(or $(MINUTES),10)
 
 bench-classifier: .venv/.test ## prompts per second through Triton on one core, beside the echo model's ceiling
 	$(BIN)/python -m loadtest.bench_classifier

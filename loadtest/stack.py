@@ -124,11 +124,11 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterator[Stack]:
+def running_stack(run_dir: Path, ports: Ports, on_progress: Progress, *, config_file: Path = CONFIG) -> Iterator[Stack]:
     """Start everything, yield it when the router answers, stop everything in reverse order.
 
-    The variable CLASSIFIER picks the classifier. Logs and working files go to `run_dir`. Raises one of `StartError`
-    with nothing left running.
+    `config_file` is the router's; the variable CLASSIFIER picks the classifier. Logs and working files go to
+    `run_dir`. Raises one of `StartError` with nothing left running.
     """
     ports.check()
     config = classifier_config(os.environ)
@@ -144,7 +144,7 @@ def running_stack(run_dir: Path, ports: Ports, on_progress: Progress) -> Iterato
             llm.wait_ready()
         on_progress("router: starting, waiting until it has scored a first prompt")
         router_port, admin_port = ports.router_port or free_port(), ports.admin_port or free_port()
-        router = _start_router(run_dir, router_port, admin_port, triton, cheap, expensive)
+        router = _start_router(run_dir, config_file, router_port, admin_port, triton, cheap, expensive)
         running.callback(router.stop)
         router_url = f"http://127.0.0.1:{router_port}"
         router.wait_until(lambda: _is_ready(router_url), deadline_s=_ROUTER_DEADLINE_S)
@@ -171,13 +171,19 @@ def _start_triton(run_dir: Path, config: str, ports: Ports, on_progress: Progres
 
 
 def _start_router(
-    run_dir: Path, port: int, admin_port: int, triton: LocalTriton, cheap: SimulatedLLM, expensive: SimulatedLLM
+    run_dir: Path,
+    config_file: Path,
+    port: int,
+    admin_port: int,
+    triton: LocalTriton,
+    cheap: SimulatedLLM,
+    expensive: SimulatedLLM,
 ) -> Child:
     """Start it on our configuration alone: the user's own LLM_ROUTER_* variables would win over it."""
     overrides = [f"LLM_ROUTER_{key}" for key in ("HOST", "PORT", "ADMIN_HOST", "ADMIN_PORT", "TRITON_URL")]
     return Child.start(
         "router",
-        [sys.executable, "-m", "router", "serve", "--config", str(CONFIG)],
+        [sys.executable, "-m", "router", "serve", "--config", str(config_file)],
         log_path=run_dir / "router.log",
         cwd=REPOSITORY,
         env={

@@ -29,6 +29,7 @@ _CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.enable_http_proxy", 0),  # prompts go to Triton and to nobody in between, whatever the environment says
 )
 _REASONS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "deadline",

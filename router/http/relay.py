@@ -21,7 +21,7 @@ async def relay(exchange: Exchange, response: UpstreamResponse, send: Send, begu
     UpstreamRefused is the upstream's own error, of which nothing has been passed on.
     """
     if response.status >= 400:
-        body = await response.body()
+        body = await response.error()
         exchange.heard_from_upstream()
         raise refusal(response.model.name, response.status, response.headers, body, response.pause_s)
     if response.is_event_stream:

@@ -60,10 +60,14 @@ Headers = Sequence[tuple[bytes, bytes]]
 class UpstreamResponse:
     """A model's answer whose body is still to come; every read is under the model's timeouts. `release` it."""
 
-    __slots__ = ("_begun", "_connection", "_first_byte_by", "headers", "is_event_stream", "model", "pause_s", "status")
+    __slots__ = (
+        *("_begun", "_connection", "_first_byte_by", "_replica"),
+        *("headers", "is_event_stream", "model", "pause_s", "status"),
+    )
 
-    def __init__(self, model: ModelSettings, connection: Connection, first_byte_by: float) -> None:
+    def __init__(self, model: ModelSettings, replica: Replica, connection: Connection, first_byte_by: float) -> None:
         self.model = model
+        self._replica = replica
         self.status = connection.status
         self.headers, self.is_event_stream = _safe_headers(connection.headers)
         # What a refusal's Retry-After asks for.
@@ -81,6 +85,11 @@ class UpstreamResponse:
                 raise UpstreamProtocol(f"Model '{self.model.name}' answered with more than {MAX_BODY_BYTES:,} bytes.")
             parts.append(part)
         return b"".join(parts)
+
+    async def error(self) -> bytes:
+        """Return the whole body of a refusal without our key, which some servers repeat in it."""
+        body, key = await self.body(), self._replica.api_key
+        return body if key is None else body.replace(key.reveal().encode(), b"[REDACTED]")
 
     async def part(self) -> bytes:
         """Return what has arrived of the body, in whatever pieces the network delivers, b"" at its end.
@@ -134,7 +143,7 @@ class UpstreamClient:
             await connection.head(first_byte_by)
             if 300 <= connection.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
                 raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
-            return UpstreamResponse(model, connection, first_byte_by)
+            return UpstreamResponse(model, replica, connection, first_byte_by)
         except BaseException as error:  # cancelled while waiting, too: nobody will release it later
             connection.release()
             if isinstance(error, TimeoutError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from tests.faults.conftest import StartRouter
 from tests.integration.conftest import closed_port
 from tests.integration.router_process import (
     CANARY,
+    CHAT,
     Answer,
     RouterProcess,
     chat_body,
@@ -32,15 +35,26 @@ from tests.tiny_classifier import POISON, render_spec, write_tiny_repository, wr
 
 RECOVERY_S = 2.0
 SLOW, SLEEP_S = "slow", 2.5
-SLEEPY_SCORING = f"""
+GARBAGE = {
+    "not a number": "outcome=scores.outcome * float('nan')",
+    "beyond": "outcome=scores.outcome + 1",
+    "not a distribution": "outcome=scores.outcome / 2",
+    "too narrow": "outcome=scores.outcome[:, :3]",
+    "too few": "tokens=scores.tokens[:0]",
+}
+MISBEHAVIOUR = f"""
 
-def _sleepily(self, texts, score=Scorer.score):
-    import time
+def _misbehaving(self, texts, score=Scorer.score):
+    import dataclasses, time
     if any({SLOW!r} in text for text in texts):
         time.sleep({SLEEP_S})
-    return score(self, texts)
+    scores = score(self, texts)
+    for word, change in {GARBAGE!r}.items():
+        if any(word in text for text in texts):
+            scores = dataclasses.replace(scores, **eval(f"dict({{change}})", {{"scores": scores}}))
+    return scores
 
-Scorer.score = _sleepily
+Scorer.score = _misbehaving
 """
 prompts = (f"easy question number {number}" for number in itertools.count())
 
@@ -126,6 +140,11 @@ class Fragile:
         [stub] = [child for child in alive if "prompt_classifier" in " ".join(child.cmdline())]
         return stub
 
+    @property
+    def port(self) -> int:
+        """Triton's gRPC port."""
+        return int(self.triton.grpc_url.rsplit(":", 1)[1])
+
     def control(self, verb: str) -> Answer:
         """Load or unload the classifier."""
         port = int(self.triton.http_url.rsplit(":", 1)[1])
@@ -139,7 +158,7 @@ def running_fragile(llm: SimulatedLLM, tmp_path_factory: pytest.TempPathFactory)
     directory = tmp_path_factory.mktemp("fragile")
     models = write_tiny_repository(directory / "models")
     with (models / "prompt_classifier" / "1" / "scoring.py").open("a") as scoring:
-        scoring.write(SLEEPY_SCORING)
+        scoring.write(MISBEHAVIOUR)
     with LocalTriton.start(directory / "triton", models=models) as triton:
         port = int(triton.grpc_url.rsplit(":", 1)[1])
         router = RouterProcess.start(config(llm, port), directory / "router")
@@ -189,7 +208,17 @@ def test_a_slow_classifier(fragile: Fragile) -> None:
     wait_until(lambda: decision(fragile.router) == "classifier", deadline_s=SLEEP_S + RECOVERY_S)
 
 
-@pytest.mark.fault("the classifier answers NaN", "fallback `invalid_output`")
+@pytest.mark.fault(
+    "the classifier answers NaN, what is no distribution, or a wrong shape",
+    "fallback `invalid_output`; the next prompt is scored",
+)
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_is_never_routed_on(fragile: Fragile, garbage: str) -> None:
+    assert decision(fragile.router, f"{garbage} {next(prompts)}") == "fallback;reason=invalid_output"
+    assert decision(fragile.router) == "classifier"
+
+
+@pytest.mark.fault("a version without the head that the policy needs is loaded", "fallback `invalid_output`")
 def test_nan_is_never_routed_on(fragile: Fragile) -> None:
     """The weights lose their outcome head under the router, which knew the version with one."""
     model = fragile.models / "prompt_classifier"
@@ -275,3 +304,81 @@ def test_a_policy_that_needs_a_head_which_the_model_lacks(
 
         settings["policies"] = {"default": fitting}
         assert decision(start_router(settings)) == "classifier"
+
+
+@pytest.mark.fault(
+    "more prompts wait than `max_waiting` allows", "fallback `queue_full` at once; the breaker stays closed"
+)
+def test_a_full_queue(fragile: Fragile, start_router: StartRouter, llm: SimulatedLLM) -> None:
+    one_at_a_time = {"max_batch_size": 1, "max_batches_in_flight": 1, "max_waiting": 1, "deadline_ms": 10_000}
+    router = start_router(config(llm, fragile.port, **one_at_a_time))
+    recovers(router)
+    with ThreadPoolExecutor(2) as clients:
+        served = clients.submit(decision, router, f"{SLOW} {next(prompts)}")
+        wait_until(lambda: router.metrics().total("llm_router_in_flight_requests") == 1)
+        waits = clients.submit(decision, router)
+        wait_until(lambda: router.metrics().total("llm_router_queue_depth") == 1)
+        started = time.monotonic()
+        assert [decision(router) for _ in range(6)] == ["fallback;reason=queue_full"] * 6
+        assert time.monotonic() - started < SLEEP_S
+        assert router.metrics().total("llm_router_breaker_state") == 0
+        assert (served.result(), waits.result()) == ("classifier", "classifier")
+
+
+@pytest.mark.fault(
+    "a client leaves while its prompt waits for a batch",
+    "the prompt is dropped; the others' scores are those of their own prompts",
+)
+def test_who_leaves_is_not_scored_and_shifts_nobody(
+    fragile: Fragile, start_router: StartRouter, llm: SimulatedLLM
+) -> None:
+    router = start_router(config(llm, fragile.port, max_batches_in_flight=1, deadline_ms=10_000))
+    recovers(router)
+    texts = ["easy", "hard code", "why", "poem", "what code", "hard"]
+    alone = {text: fragile.router.post(chat_body(text)).header("x-router-score") for text in texts}
+    assert len(set(alone.values())) == len(texts)
+
+    def waiting() -> float:
+        return router.metrics().total("llm_router_queue_depth")
+
+    with ThreadPoolExecutor(len(texts)) as clients:
+        first = clients.submit(decision, router, f"{SLOW} {next(prompts)}")
+        wait_until(lambda: router.metrics().total("llm_router_in_flight_requests") == 1 and not waiting())
+        rows = router.metrics().total("llm_router_batch_rows_sum")
+        stay = {text: clients.submit(router.post, chat_body(text)) for text in texts[:3]}
+        wait_until(lambda: waiting() == 3)
+        before = router.outcomes("client_cancelled")
+        with socket.create_connection(("127.0.0.1", router.port)) as leaver:
+            leaver.sendall(chat_request("leaves"))
+            wait_until(lambda: waiting() == 4)
+        wait_until(lambda: router.outcomes("client_cancelled") == before + 1)
+        stay |= {text: clients.submit(router.post, chat_body(text)) for text in texts[3:5]}
+        assert {text: one.result().header("x-router-score") for text, one in stay.items()} == {
+            text: alone[text] for text in stay
+        }
+        assert first.result() == "classifier"
+    assert router.metrics().total("llm_router_batch_rows_sum") == rows + 1 + len(stay)
+
+
+def chat_request(content: str) -> bytes:
+    """Return a whole chat request as it goes over the wire."""
+    body = json.dumps(chat_body(content)).encode()
+    return b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+        CHAT.encode(),
+        len(body),
+        body,
+    )
+
+
+@pytest.mark.fault(
+    "Triton's port accepts and stays silent, or speaks something else",
+    "fallback `deadline` or `unavailable` within the deadline; ready says `degraded`",
+)
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "HTTP/1.1"])
+def test_what_is_not_triton(start_router: StartRouter, llm: SimulatedLLM, speaks: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        router = start_router(config(llm, llm.port if speaks else silent.getsockname()[1]))
+        started = time.monotonic()
+        assert decision(router) in ("fallback;reason=deadline", "fallback;reason=unavailable")
+        assert time.monotonic() - started < 2
+        assert router.ready()["status"] == "degraded"

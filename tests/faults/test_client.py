@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.faults.invariants import counted
@@ -73,6 +74,19 @@ def test_a_client_that_leaves_in_mid_stream(stack: Stack) -> None:
         assert stack.canned.closed_by_peer.wait(1)
 
 
+@pytest.mark.fault(
+    "the client asks for a long stream and does not read it", "the model is held back; the router's memory stays"
+)
+def test_a_client_that_does_not_read(stack: Stack) -> None:
+    process, part = psutil.Process(stack.router.child.pid), CHUNK * 20_000
+    stack.canned.say(SSE_HEAD, *[part] * 100)
+    before = process.memory_info().rss
+    with counted(stack.router, "client_cancelled"), connected(stack.router, request(model="canned", stream=True)):
+        time.sleep(2)
+        assert process.memory_info().rss - before < 10 * len(part)  # of a hundred
+    wait_until(lambda: stack.router.connections_to(stack.canned.port) == 0, deadline_s=1)
+
+
 @pytest.mark.fault("50 clients leave at once", "every call to the model ends; no connection is left over")
 def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
     idle = stack.router.connections_to(stack.cheap.port)
@@ -114,6 +128,15 @@ def test_a_body_that_announces_too_much_is_refused_before_it_comes(router: Route
     assert (answer.status, error["code"]) == (413, "body_too_large")
     assert "4,194,304" in error["message"]
     assert "server.max_body_bytes" in error["message"]
+
+
+@pytest.mark.fault("a client asks by `Expect` whether a body that is too large may come", "413, no `100 Continue`")
+def test_who_asks_before_sending_too_much(router: RouterProcess) -> None:
+    asked = b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n"
+    with counted(router, "client_error"), connected(router, HEAD, asked % (LIMIT + 1)) as connection:
+        assert answer_on(connection).status == 413
+    with connected(router, HEAD, asked % 2) as connection:
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n")
 
 
 @pytest.mark.fault("a client sends all of a body that is too large", "it can read the 413 all the same")
