@@ -26,7 +26,7 @@ from loadtest.soak.verdict import Run, Window, markdown, summary
 from loadtest.stack import CHEAP, EXPENSIVE, REPOSITORY, Ports, Stack, StartError, running_stack
 
 CONFIG = Path(__file__).with_name("router.yaml")
-CLIENTS, PAUSE_S = 24, 0.08
+CLIENTS, PAUSE_S = 24, 0.05
 LOOK_EVERY_S = 2.0
 SETTLED_WITHIN_S = 25.0  # longer than any request may take
 IDLE_S = 32.0  # longer than the router keeps a connection to a model that nobody uses
@@ -41,7 +41,7 @@ class Pace:
     lasts_s: float
 
 
-WARM_UP, SOAK = Pace(10, 3), Pace(30, 10)  # each fault once: memory that its first time takes is no leak
+WARM_UP, SOAK = Pace(15, 3), Pace(30, 10)  # each fault once: memory that its first time takes is no leak
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ def _body(kind: Kind, chance: random.Random) -> bytes:
     if kind.body is not None:
         return kind.body
     content = f"{chance.choice(_TEXTS)} ({chance.randrange(10**6)})"  # the number keeps most from the cache
-    chat = {"model": "auto", "messages": [{"role": "user", "content": content}], "max_tokens": 30}
+    chat = {"model": "auto", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
     return json.dumps({**chat, **dict(kind.fields)}).encode()
 
 
