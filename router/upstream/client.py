@@ -61,8 +61,15 @@ class UpstreamResponse:
     """A model's answer whose body is still to come; every read is under the model's timeouts. `release` it."""
 
     __slots__ = (
-        *("_begun", "_connection", "_first_byte_by", "_replica"),
-        *("headers", "is_event_stream", "model", "pause_s", "status"),
+        "_begun",
+        "_connection",
+        "_first_byte_by",
+        "_replica",
+        "headers",
+        "is_event_stream",
+        "model",
+        "pause_s",
+        "status",
     )
 
     def __init__(self, model: ModelSettings, replica: Replica, connection: Connection, first_byte_by: float) -> None:
