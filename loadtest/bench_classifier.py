@@ -1,6 +1,6 @@
 """How many prompts per second the real classifier scores through the real Triton.
 
-    python -m loadtest.bench_classifier [--rounds 5] [--seconds 2] [--json FILE]
+    [CLASSIFIER=minilm] python -m loadtest.bench_classifier [--rounds 5] [--seconds 2] [--json FILE]
 
 The server is pinned to one core and the client to the others. The cases take turns in rounds, so that a busy
 machine slows all of them alike; `echo_ceiling` is a model that does no work, so its rate is the most that
@@ -31,6 +31,7 @@ import psutil
 import tritonclient.grpc as grpc_client
 
 from loadtest.local_triton import MODELS, LocalTriton, LocalTritonError
+from loadtest.stack import SettingError, classifier_config
 
 CLASSIFIER, CEILING = "prompt_classifier", "echo_ceiling"
 ECHO_MODEL = Path(__file__).parent / "echo_models" / CEILING
@@ -211,10 +212,15 @@ def run(models: Path, rounds: int, seconds: float, say: Callable[[str], None]) -
     with ExitStack() as stack:
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-classifier-")))
         with pinned_to(server_core):
-            triton = LocalTriton.start(run_dir, models=models, extra_models=[ECHO_MODEL], on_progress=say)
+            config = classifier_config(os.environ)
+            triton = LocalTriton.start(
+                run_dir, models=models, extra_models=[ECHO_MODEL], config=config, on_progress=say
+            )
         stack.enter_context(triton)
         stack.enter_context(pinned_to(client_cores))
-        cases = triton_cases(triton, prompts, stack) + offline_cases(models / CLASSIFIER / "1", prompts)
+        cases = triton_cases(triton, prompts, stack) + offline_cases(
+            models / CLASSIFIER / served_version(triton), prompts
+        )
         measured: list[list[Round]] = [[] for _ in cases]
         for case in cases:
             measure(case, seconds / 4)  # warm-up, not counted
@@ -245,6 +251,15 @@ def shares_of_ceiling(results: Sequence[Result]) -> dict[str, float]:
         for (name, batch, in_flight), rate in rates.items()
         if name == CLASSIFIER
     }
+
+
+def served_version(triton: LocalTriton) -> str:
+    """Return the version of the classifier that answers."""
+    client = grpc_client.InferenceServerClient(triton.grpc_url)
+    try:
+        return str(client.get_model_metadata(CLASSIFIER, as_json=True)["versions"][-1])
+    finally:
+        client.close()
 
 
 def mean_tokens(triton: LocalTriton, prompts: Sequence[str]) -> float:
@@ -292,7 +307,7 @@ def main() -> int:
         document = run(
             options.models, options.rounds, options.seconds, lambda line: print(line, file=sys.stderr, flush=True)
         )
-    except LocalTritonError as error:
+    except (LocalTritonError, SettingError) as error:
         print(f"bench_classifier: {error}", file=sys.stderr)
         return 1
     print(table(document))

@@ -144,7 +144,7 @@ def _copy_models(target: Path, models: Path, extra_models: Sequence[Path], confi
     if not sources:
         raise LocalTritonError(f"no model in {models}: expected directories with a config.pbtxt")
     if not any((source / "configs" / f"{config}.pbtxt").is_file() for source in sources):
-        raise LocalTritonError(f"no model in {models} has a configs/{config}.pbtxt")
+        raise LocalTritonError(f"no model in {models} has a configs/{config}.pbtxt: see docs/classifier.md")
     shutil.rmtree(target, ignore_errors=True)
     for source in sources:
         shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -132,6 +132,12 @@ def test_the_committed_weights_are_small() -> None:
         assert (version / "model.onnx").stat().st_size <= allowed[kind], version
 
 
+def test_every_committed_version_has_the_same_code() -> None:
+    code = {file.name: file.read_bytes() for file in SERVED.glob("*.py")}
+    for version in VERSIONS:
+        assert {file.name: file.read_bytes() for file in version.glob("*.py")} == code, version
+
+
 def test_every_config_carries_the_spec_of_the_one_version_that_it_serves() -> None:
     for config in all_configs(SERVED.parent):
         [version] = [version for version in VERSIONS if serves(config, version.name)]
