@@ -18,7 +18,8 @@ from classifier.errors import VersionError
 from classifier.labels import INPUTS, OUTPUTS, SPEC_KEYS
 from classifier.render_config import spec_line
 
-CACHE: Final = "/var/cache/triton/tensorrt"  # in the container; deploy/docker/triton.Dockerfile makes it a volume
+# In the container, where deploy/docker/triton.Dockerfile has a volume. ONNX Runtime makes only the last directory.
+CACHE: Final = "/var/cache/triton/tensorrt"
 MAX_BATCH, OPTIMAL_BATCH = 64, 32
 CONTRACT: Final = {"OUTCOME": 4, "TASK_TYPE": 12, "DIMENSIONS": 6, "COMPLEXITY": 7}
 COPIED: Final = ("task_router_ensemble", "complexity_router_ensemble")  # one step each over prompt_classifier
@@ -63,7 +64,7 @@ def encoder_config(heads: Sequence[str], max_tokens: int, digest: str) -> str:
     The engine cache is named after the weights: an engine of other weights would be taken for theirs.
     """
     shapes = {"min": (1, 1), "opt": (OPTIMAL_BATCH, min(64, max_tokens)), "max": (MAX_BATCH, max_tokens)}
-    options = {"precision_mode": "FP16", "trt_engine_cache_enable": "1", "trt_engine_cache_path": f"{CACHE}/{digest}"}
+    options = {"precision_mode": "FP16", "trt_engine_cache_enable": "1", "trt_engine_cache_path": f"{CACHE}-{digest}"}
     for name, (rows, tokens) in shapes.items():
         options[f"trt_profile_{name}_shapes"] = ",".join(f"{tensor}:{rows}x{tokens}" for tensor in INPUTS)
     parameters = "\n".join(

@@ -30,7 +30,7 @@ _NOTES = (
     "Simulated: the two LLMs; so their answers, their times to the first token and their token counts.",
     "Dollars: those tokens at the prices in loadtest/router.yaml; the last column prices the same tokens.",
     "The classifier is small: better than chance over many prompts, not right about every one; its figures are",
-    "in triton_models/prompt_classifier/1/README.md.",
+    "in the README.md beside its weights, in triton_models/prompt_classifier/.",
     f"{NOT_STREAMED} not streamed: the time of the whole answer.",
 )
 

@@ -56,13 +56,13 @@ def test_tensorrt_comes_first_with_the_shapes_of_its_bucket(tmp_path: Path) -> N
     folder = str(tmp_path / "tensorrt-64-tokens")
     assert options == {
         "device_id": "1",
-        "trt_fp16_enable": "1",
+        "trt_fp16_enable": "True",
         "trt_profile_min_shapes": "input_ids:1x33,attention_mask:1x33",
         "trt_profile_opt_shapes": "input_ids:32x64,attention_mask:32x64",
         "trt_profile_max_shapes": "input_ids:64x64,attention_mask:64x64",
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
         "trt_engine_cache_path": folder,
-        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_enable": "True",
         "trt_timing_cache_path": folder,
     }
 

@@ -100,13 +100,13 @@ def tensorrt_options(widths: tuple[int, int], cache: Path | None) -> dict[str, s
     """Return fp16, the shape profile of one length bucket, and the engine cache: one folder for each profile."""
     shortest, longest = widths
     shapes = {"min": (1, shortest), "opt": (OPTIMAL_ROWS, longest), "max": (ROWS_PER_RUN, longest)}
-    options = {"trt_fp16_enable": "1"}
+    options = {"trt_fp16_enable": "True"}  # not "1": ONNX Runtime refuses that, and goes on without TensorRT
     for name, (rows, tokens) in shapes.items():
         options[f"trt_profile_{name}_shapes"] = ",".join(f"{tensor}:{rows}x{tokens}" for tensor in INPUTS)
     if cache is not None:
         folder = str(cache / f"tensorrt-{longest}-tokens")
-        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
-        options |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
+        options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": folder}
+        options |= {"trt_timing_cache_enable": "True", "trt_timing_cache_path": folder}
     return options
 
 
