@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from classifier.errors import CheckpointError
+from classifier.graphs import read_graph
 from classifier.static_encoder import Shape, StaticEncoder
 from classifier.transformer_encoder import TransformerEncoder, TransformerShape
 
@@ -18,6 +19,7 @@ Encoder = StaticEncoder | TransformerEncoder
 WEIGHTS = "model.safetensors"
 SPEC = "spec.json"
 TOKENIZER = "tokenizer.json"
+GRAPH = "model.onnx"  # in an exported version, in the place of WEIGHTS
 # By the spec's encoder.kind: what holds the model's sizes, and the model.
 KINDS: Final[Mapping[str, tuple[type[Any], type[Encoder]]]] = {
     "static": (Shape, StaticEncoder),
@@ -34,22 +36,29 @@ def save(directory: Path, model: Encoder, spec: dict[str, Any], tokenizer_json: 
     (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
 
 
-def load(directory: Path) -> tuple[Encoder, dict[str, Any]]:
-    """The model in evaluation mode and its spec; raises CheckpointError when files are missing or do not fit."""
-    for name in (WEIGHTS, SPEC, TOKENIZER):
+def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]]:
+    """The model in evaluation mode and its spec; raises CheckpointError when files are missing or do not fit.
+
+    `directory` is a checkpoint, or a version that was exported from one. `dropout` is for training a transformer on.
+    """
+    served = not (directory / WEIGHTS).is_file() and (directory / GRAPH).is_file()
+    for name in (GRAPH if served else WEIGHTS, SPEC, TOKENIZER):
         if not (directory / name).is_file():
             raise CheckpointError(
                 f"{directory / name} is missing: make it with `python -m classifier train --out {directory}`"
             )
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
-    weights = load_file(directory / WEIGHTS)
     try:
         shape, encoder = KINDS[spec["encoder"]["kind"]]
-        model = encoder(shape(**spec["encoder"]["shape"]))
-        model.load_state_dict(weights)
+        options = {"dropout": dropout} if encoder is TransformerEncoder else {}
+        model = encoder(shape(**spec["encoder"]["shape"]), **options)
+        if served:
+            read_graph(directory / GRAPH, model, with_dimensions=spec.get("dimensions") is not None)
+        else:
+            model.load_state_dict(load_file(directory / WEIGHTS))
     except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{directory}: {SPEC} and {WEIGHTS} do not fit together ({error}): train it again"
+            f"{directory}: {SPEC} and {GRAPH if served else WEIGHTS} do not fit together ({error}): train it again"
         ) from error
     with torch.no_grad():
         return model.eval(), spec

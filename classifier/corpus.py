@@ -8,37 +8,34 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from classifier import data, vocabulary
-from classifier.fit import Examples, Labels
+from classifier import labelled, vocabulary
+from classifier.examples import Examples, Labels
 from classifier.groups import near_duplicate_groups
-from classifier.labels import OUTCOMES, TASK_TYPES
+from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.recipe import DataRecipe
 from classifier.targets import averaged_targets, outcome_targets
 
-MAX_TOKENS: Final = 512
 TEST_SHARE: Final = 0.15
 CALIBRATION_SHARE: Final = 0.05
+OWN_SET: Final = "own-set"  # the source of the project's labelled prompts: written like users write
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Everything that training reads, routing rows first, then task rows; n rows in all."""
+    """Everything that training reads; n rows."""
 
     examples: Examples
     groups: NDArray[np.int64]  # [n]
-    sources: NDArray[np.str_]  # [n], "" for task rows
-    weak: NDArray[np.float64]  # [n], 0 for task rows
+    sources: NDArray[np.str_]  # [n]
+    routing: Mask  # [n], the rows that have an outcome
+    weak: NDArray[np.float64]  # [n], 0 for the others
     strong: NDArray[np.float64]  # [n]
     sha256: str
 
-    @property
-    def routing(self) -> Mask:
-        """The rows that have an outcome, [n]."""
-        return np.asarray(self.sources != "")
-
     def outcomes(self, rows: Mask) -> NDArray[np.float64]:
-        """Targets of the outcome head, [rows, 4]."""
+        """The outcomes that were seen, as targets: [rows, 4]."""
         return outcome_targets(self.weak[rows], self.strong[rows])
 
 
@@ -51,34 +48,27 @@ class Split:
     test: Mask
 
 
-def build_corpus(
-    routing: Sequence[data.RoutingRow], tasks: Sequence[data.TaskRow], tokenizer: Tokenizer, pair_average: float
-) -> Corpus:
+def build_corpus(rows: Sequence[labelled.Row], tokenizer: Tokenizer, max_tokens: int, recipe: DataRecipe) -> Corpus:
     """Tokenize, group and label all rows."""
-    prompts = [row.prompt for row in routing] + [row.prompt for row in tasks]
-    n, without_task = len(prompts), len(routing)
-    weak, strong = np.zeros(n), np.zeros(n)
-    weak[:without_task] = [row.weak_score for row in routing]
-    strong[:without_task] = [row.strong_score for row in routing]
-    outcome = np.zeros((n, len(OUTCOMES)), np.float32)
-    outcome[:without_task] = averaged_targets(routing, pair_average)
-    # What is known to be labelled unreliably teaches nothing, but it is judged on like the rest.
-    outcome_weight = np.zeros(n, np.float32)
-    outcome_weight[:without_task] = [not row.noisy_label for row in routing]
-    task = np.zeros((n, len(TASK_TYPES)), np.float32)
-    task[np.arange(without_task, n), [TASK_TYPES.index(row.task_type) for row in tasks]] = 1
-    examples = Examples(
-        ids=vocabulary.tokenize(tokenizer, prompts, MAX_TOKENS),
-        outcome=Labels(outcome, outcome_weight),
-        task=Labels(task, task.sum(axis=1)),
-    )
+    outcomes = [row.outcome for row in rows]
+    routing = np.array([outcome is not None for outcome in outcomes])
+    weak = np.array([0.0 if outcome is None else outcome.weak for outcome in outcomes])
+    strong = np.array([0.0 if outcome is None else outcome.strong for outcome in outcomes])
+    prompts = [row.prompt for row in rows]
     return Corpus(
-        examples=examples,
-        groups=near_duplicate_groups(prompts),
-        sources=np.array([row.source for row in routing] + [""] * len(tasks)),
+        examples=Examples(
+            ids=vocabulary.tokenize(tokenizer, prompts, max_tokens),
+            outcome=_outcome_labels(rows, recipe.pair_average),
+            task=_task_labels(rows, recipe.own_weight),
+            dimensions=_dimension_labels(rows),
+            answers=_answers(outcomes),
+        ),
+        groups=near_duplicate_groups(prompts, [row.group for row in rows]),
+        sources=np.array([row.source for row in rows]),
+        routing=routing,
         weak=weak,
         strong=strong,
-        sha256=data.digest([*routing, *tasks]),
+        sha256=labelled.digest(rows),
     )
 
 
@@ -89,3 +79,38 @@ def split_by_group(groups: NDArray[np.int64], seed: int) -> Split:
     test = draw < TEST_SHARE
     calibration = ~test & (draw < TEST_SHARE + CALIBRATION_SHARE)
     return Split(train=~test & ~calibration, calibration=calibration, test=test)
+
+
+def _outcome_labels(rows: Sequence[labelled.Row], pair_average: float) -> Labels:
+    known = [(index, row.source, row.outcome) for index, row in enumerate(rows) if row.outcome is not None]
+    targets = np.zeros((len(rows), len(OUTCOMES)), np.float32)
+    if known:
+        places, sources, outcomes = zip(*known, strict=True)
+        targets[list(places)] = averaged_targets(outcomes, sources, pair_average)
+    # What is known to be labelled unreliably teaches nothing, but it is judged on like the rest.
+    weight = [float(row.outcome is not None and not row.outcome.noisy) for row in rows]
+    return Labels(targets, np.array(weight, np.float32))
+
+
+def _task_labels(rows: Sequence[labelled.Row], own_weight: float) -> Labels:
+    targets = np.zeros((len(rows), len(TASK_TYPES)), np.float32)
+    for index, row in enumerate(rows):
+        if row.task_type is not None:
+            targets[index, TASK_TYPES.index(row.task_type)] = 1
+    own = np.array([row.source == OWN_SET for row in rows])
+    return Labels(targets, (targets.sum(axis=1) * np.where(own, own_weight, 1)).astype(np.float32))
+
+
+def _dimension_labels(rows: Sequence[labelled.Row]) -> Labels:
+    unknown = (0.0,) * len(DIMENSIONS)
+    targets = np.array([row.dimensions or unknown for row in rows], np.float32)
+    return Labels(targets, np.array([row.dimensions is not None for row in rows], np.float32))
+
+
+def _answers(outcomes: Sequence[labelled.Outcome | None]) -> NDArray[np.float32]:
+    """[n, models]; noisy labels are no answers."""
+    taught = [{} if outcome is None or outcome.noisy else outcome.models for outcome in outcomes]
+    models = sorted({model for scores in taught for model in scores})
+    return np.array([[scores.get(model, np.nan) for model in models] for scores in taught], np.float32).reshape(
+        len(outcomes), len(models)
+    )

@@ -1,42 +1,16 @@
-"""Read training data: JSON lines, gzipped or not.
-
-Routing rows: `source, prompt, weak_score, strong_score` (0..1), optional `noisy_label` and `models`
-(model -> score). Task rows: `prompt, task_type`. Unknown keys are ignored.
-"""
+"""JSON lines, gzipped or not, and what their values must be."""
 
 import gzip
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from classifier.errors import DataError
-from classifier.labels import TASK_TYPES
 
-ROUTING_FILE = "routing_train.jsonl.gz"
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingRow:
-    """A prompt, answered by a cheap and an expensive model and graded."""
-
-    source: str
-    prompt: str
-    weak_score: float
-    strong_score: float
-    noisy_label: bool
-    models: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRow:
-    """A prompt and its task type, one of TASK_TYPES."""
-
-    prompt: str
-    task_type: str
+ROUTING_FILE: Final = "routing_train.jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +47,6 @@ class Line:
         return DataError(f"{self.path}, line {self.place}: `{key}` is {seen}; allowed is {allowed}")
 
 
-def read_routing(paths: Sequence[Path]) -> list[RoutingRow]:
-    """All rows of the files, in order; a directory stands for its routing_train.jsonl.gz."""
-    files = [path / ROUTING_FILE if path.is_dir() else path for path in paths]
-    return [_routing_row(line) for path in files for line in json_lines(path)]
-
-
-def read_tasks(path: Path) -> list[TaskRow]:
-    """All rows of the file, in order."""
-    return [_task_row(line) for line in json_lines(path)]
-
-
 def json_lines(path: Path) -> Iterator[Line]:
     """The objects of a file of JSON lines, gzipped or not; empty lines are skipped."""
     if not path.is_file():
@@ -100,32 +63,3 @@ def json_lines(path: Path) -> Iterator[Line]:
             if not isinstance(fields, dict):
                 raise DataError(f"{path}, line {number}: expected an object, found {type(fields).__name__}")
             yield Line(path, number, fields)
-
-
-def digest(rows: Sequence[RoutingRow | TaskRow]) -> str:
-    """SHA-256 over prompts and labels in order: which data a version was trained on, without showing it."""
-    total = hashlib.sha256()
-    for row in rows:
-        total.update(json.dumps(asdict(row), sort_keys=True).encode() + b"\n")
-    return total.hexdigest()
-
-
-def _routing_row(line: Line) -> RoutingRow:
-    models = line.fields.get("models") or {}
-    if not isinstance(models, dict):
-        raise line.wrong("models", type(models).__name__, "an object of model -> score")
-    return RoutingRow(
-        source=line.text("source"),
-        prompt=line.text("prompt"),
-        weak_score=line.score("weak_score"),
-        strong_score=line.score("strong_score"),
-        noisy_label=bool(line.fields.get("noisy_label", False)),
-        models=models,
-    )
-
-
-def _task_row(line: Line) -> TaskRow:
-    task_type = line.text("task_type")
-    if task_type not in TASK_TYPES:
-        raise line.wrong("task_type", repr(task_type), f"one of {', '.join(TASK_TYPES)}")
-    return TaskRow(prompt=line.text("prompt"), task_type=task_type)

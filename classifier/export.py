@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx
@@ -17,11 +17,9 @@ from classifier import checkpoint
 from classifier.card import model_card
 from classifier.checkpoint import Encoder
 from classifier.errors import ExportError
+from classifier.graphs import graph_of
 from classifier.labels import INPUTS, OUTPUTS
 from classifier.render_config import render_config, rendered_names
-from classifier.static_encoder import StaticEncoder
-from classifier.static_graph import static_graph
-from classifier.transformer_graph import transformer_graph
 
 # The version whose code a new version is given: the same files score with either encoder.
 CODE: Final = Path(__file__).parent.parent / "triton_models" / "prompt_classifier" / "1"
@@ -35,7 +33,7 @@ def export(source: Path, version: Path, progress: Callable[[str], None]) -> None
     """Write the version directory and put its spec into the configs beside it; nothing changes on an error."""
     model, spec = checkpoint.load(source)
     served_model = rounded(model)
-    graph = graph_of(served_model, spec)
+    graph = graph_of(served_model, with_dimensions=spec.get("dimensions") is not None)
     size, allowed = graph.ByteSize(), MAX_BYTES[spec["encoder"]["kind"]]
     if size > allowed:
         raise ExportError(f"model.onnx would have {size:,} bytes, allowed are {allowed:,}: train a smaller encoder")
@@ -47,18 +45,11 @@ def export(source: Path, version: Path, progress: Callable[[str], None]) -> None
     version.mkdir(parents=True, exist_ok=True)
     onnx.save(graph, version / "model.onnx")
     (version / "tokenizer.json").write_bytes((source / checkpoint.TOKENIZER).read_bytes())
-    served = served_spec(spec)
-    (version / "spec.json").write_text(json.dumps(served, indent=2) + "\n", encoding="utf-8")
+    (version / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     (version / "README.md").write_text(model_card(spec, size), encoding="utf-8")
     bring_code(version)
     progress(f"wrote {version}: model.onnx of {size:,} bytes")
     progress(f"spec rendered into {rendered_names(render_config(version))}")
-
-
-def served_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec without what only training needs to know."""
-    encoder = {key: value for key, value in spec["encoder"].items() if key in ("kind", "source")}
-    return {**spec, "encoder": encoder}
 
 
 def rounded(model: Module) -> Module:
@@ -66,13 +57,6 @@ def rounded(model: Module) -> Module:
     served = copy.deepcopy(model)
     served.load_state_dict({name: weights.half().float() for name, weights in model.state_dict().items()})
     return served.eval()
-
-
-def graph_of(model: Encoder, spec: Mapping[str, Any]) -> onnx.ModelProto:
-    """The ONNX graph of either kind, with the heads that the spec declares."""
-    if isinstance(model, StaticEncoder):
-        return static_graph(model)
-    return transformer_graph(model, with_dimensions=spec.get("dimensions") is not None)
 
 
 def bring_code(version: Path) -> None:

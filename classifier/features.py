@@ -1,18 +1,14 @@
 """What the two experts of a static encoder see of a whole corpus, as matrices to fit them on.
 
-Row for row the same numbers as in `static_encoder.py`; tests/unit/classifier/test_fit.py holds the two together.
+Row for row the same numbers as in `static_encoder.py`; tests/unit/classifier/test_export.py holds the two together.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from classifier.examples import Tokens
 from classifier.static_encoder import FIRST_FACTOR, SECOND_FACTOR, length_features
-
-Tokens = Sequence[NDArray[np.int64]]
 
 
 def mean_vectors(ids: Tokens, vectors: Tensor, token_weight: Tensor) -> Tensor:

@@ -1,51 +1,23 @@
-"""Fit a static encoder: two experts and two heads make four softmax regressions, then one model."""
+"""Fit a static encoder: two experts and three heads make six linear regressions, then one model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from classifier.examples import Examples, Labels
 from classifier.features import dense_features, sparse_features
-from classifier.labels import OUTCOMES, TASK_TYPES
-from classifier.recipe import Recipe
-from classifier.softmax_regression import softmax_regression
-from classifier.static_encoder import LENGTH_STEPS, Shape, StaticEncoder
+from classifier.recipe import StaticRecipe
+from classifier.regression import Link, regression
+from classifier.static_encoder import HEADS, LENGTH_STEPS, Shape, StaticEncoder
 
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What n prompts teach one head: probabilities float32 [n, k] and weights float32 [n], 0 without a label."""
-
-    targets: NDArray[np.float32]
-    weight: NDArray[np.float32]
-
-    def rows(self, rows: NDArray[np.intp]) -> "Labels":
-        """The labels of these rows, in their order."""
-        return Labels(self.targets[rows], self.weight[rows])
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Tokenized prompts and what they teach the two heads."""
-
-    ids: Sequence[NDArray[np.int64]]
-    outcome: Labels
-    task: Labels
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def rows(self, rows: NDArray[np.intp]) -> "Examples":
-        """The examples of these rows, in their order."""
-        return Examples([self.ids[row] for row in rows], self.outcome.rows(rows), self.task.rows(rows))
-
-
-def fit(vectors: Tensor, token_weight: Tensor, examples: Examples, recipe: Recipe, progress: Progress) -> StaticEncoder:
+def fit(
+    vectors: Tensor, token_weight: Tensor, examples: Examples, recipe: StaticRecipe, progress: Progress
+) -> StaticEncoder:
     """A fitted model, rounded to the fp16 that is served; the same arguments give the same weights."""
     model = StaticEncoder(Shape(len(vectors), vectors.shape[1], recipe.bigrams))
     model.vectors.copy_(vectors)
@@ -64,7 +36,8 @@ def fit(vectors: Tensor, token_weight: Tensor, examples: Examples, recipe: Recip
         recipe.iterations,
         lambda message: progress(f"sparse expert, {message}"),
     )
-    sparse_share = torch.tensor([recipe.sparse_share] * len(OUTCOMES) + [recipe.task_sparse_share] * len(TASK_TYPES))
+    shares = (recipe.sparse_share, recipe.task_sparse_share, recipe.dimensions_sparse_share)
+    sparse_share = torch.tensor([share for share, width in zip(shares, HEADS, strict=True) for _ in range(width)])
     dense *= 1 - sparse_share
     sparse *= sparse_share
     sizes = [LENGTH_STEPS, 1]
@@ -79,49 +52,34 @@ def fit(vectors: Tensor, token_weight: Tensor, examples: Examples, recipe: Recip
     return _as_served(model)
 
 
-@torch.no_grad()
-def logits(
-    model: StaticEncoder, ids: Sequence[NDArray[np.int64]], batch: int = 64
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both heads' logits for n tokenized prompts, in their order: [n, 4] and [n, 12]."""
-    order = np.argsort([len(row) for row in ids], kind="stable")
-    outcome = np.zeros((len(ids), len(OUTCOMES)), np.float32)
-    task = np.zeros((len(ids), len(TASK_TYPES)), np.float32)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        first, second = model(*pad([ids[row] for row in rows]))
-        outcome[rows], task[rows] = first.numpy(), second.numpy()
-    return outcome, task
-
-
-def pad(ids: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Token ids and mask, both int64 [n, longest]."""
-    padded = torch.zeros(len(ids), max(1, *(len(row) for row in ids), 1), dtype=torch.int64)
-    mask = torch.zeros_like(padded)
-    for row, tokens in enumerate(ids):
-        padded[row, : len(tokens)] = torch.from_numpy(tokens)
-        mask[row, : len(tokens)] = 1
-    return padded, mask
-
-
 def _expert(features: Tensor, examples: Examples, penalty: float, iterations: int, progress: Progress) -> Tensor:
-    """One expert's weights for both heads, [features, LOGITS]; each head learns from the rows that teach it."""
+    """One expert's weights for all heads, [features, LOGITS]; each head learns from the rows that teach it."""
     price = torch.full((features.shape[1],), penalty)
     price[-1] = 0  # the constant
 
-    def head(name: str, labels: Labels) -> Tensor:
+    def head(name: str, labels: Labels, link: Link) -> Tensor:
         teaching = np.flatnonzero(labels.weight)
+        if len(teaching) == 0:
+            return torch.zeros(features.shape[1], labels.targets.shape[1])
         taught = labels.rows(teaching)
-        return softmax_regression(
+        return regression(
             features.index_select(0, torch.from_numpy(teaching)),
             torch.from_numpy(taught.targets),
             torch.from_numpy(taught.weight),
             price,
+            link=link,
             iterations=iterations,
             progress=lambda message: progress(f"{name} head: {message}"),
         )
 
-    return torch.cat([head("outcome", examples.outcome), head("task", examples.task)], dim=1)
+    return torch.cat(
+        [
+            head("outcome", examples.outcome, "softmax"),
+            head("task", examples.task, "softmax"),
+            head("dimensions", examples.dimensions, "sigmoid"),
+        ],
+        dim=1,
+    )
 
 
 def _as_served(model: StaticEncoder) -> StaticEncoder:

@@ -27,13 +27,20 @@ def shingles(text: str) -> frozenset[int]:
     return frozenset(hash(tuple(words[i : i + SHINGLE_WORDS])) for i in range(len(words) - SHINGLE_WORDS + 1))
 
 
-def near_duplicate_groups(texts: Sequence[str]) -> NDArray[np.int64]:
-    """A group number per text, shape [n]; near-duplicates, also through a chain of others, share one."""
+def near_duplicate_groups(texts: Sequence[str], names: Sequence[str | None] = ()) -> NDArray[np.int64]:
+    """A group number per text, shape [n]; near-duplicates, also through a chain of others, share one.
+
+    `names`, one per text if given, join texts of one name too; None joins nothing.
+    """
     sets = [shingles(text) for text in texts]
     seen_in = Counter(shingle for found in sets for shingle in found)
     telling = [frozenset(shingle for shingle in found if seen_in[shingle] <= BOILERPLATE_PROMPTS) for found in sets]
     groups = _Groups(len(texts))
     first_of_text: dict[str, int] = {}
+    first_of_name: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name is not None:
+            groups.join(row, first_of_name.setdefault(name, row))
     owners: defaultdict[int, list[int]] = defaultdict(list)
     for row, text in enumerate(texts):
         groups.join(row, first_of_text.setdefault(text, row))

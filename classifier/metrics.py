@@ -88,9 +88,7 @@ def auc(score: Floats, positive: NDArray[np.bool_]) -> float:
     negatives = len(positive) - positives
     if positives == 0 or negatives == 0:
         return float("nan")
-    _, index, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    rank_sum = float(mean_rank[index][positive].sum())
+    rank_sum = float(_mean_ranks(score)[positive].sum())
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
@@ -139,6 +137,20 @@ def need_strong(outcome: Floats) -> Floats:
     _, only_strong, only_weak, neither = outcome.T
     gain = only_strong - only_weak
     return np.asarray((gain + only_strong + neither) / 2)
+
+
+def spearman(one: Floats, other: Floats) -> float:
+    """Rank correlation, -1..1, of two arrays [n]; equal values share their mean rank. NaN when one is constant."""
+    _check_same_length(one, other)
+    first, second = _mean_ranks(one), _mean_ranks(other)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[index])
 
 
 def _mean_of_ties(sorted_score: Floats, values: Floats) -> Floats:

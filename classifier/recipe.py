@@ -1,22 +1,54 @@
-"""The recipe: every number that a training run may be given. The defaults made the committed weights."""
+"""The recipes: every number that a training run may be given. The defaults made the committed weights."""
 
 from dataclasses import dataclass, field
+from typing import Any
+
+
+def _number(default: float, about: str) -> Any:  # noqa: ANN401  # dataclasses.field says Any too
+    return field(default=default, metadata={"help": about})
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class DataRecipe:
+    """What becomes of the data before anything is fitted."""
+
+    seed: int = _number(0, "deals the near-duplicate groups to the splits, and the batches")
+    pair_average: float = _number(0.5, "how far targets move to the mean over pairs of models alike, 0 to 1")
+    own_weight: float = _number(3.0, "weight of a prompt of the own set for the task head; templates have 1")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRecipe:
     """Sizes and regularisation of a static encoder."""
 
-    dimensions: int = field(default=64, metadata={"help": "principal components kept of MiniLM's vectors"})
-    bigrams: int = field(default=1 << 16, metadata={"help": "rows of the hashed bigram table"})
-    dense_penalty: float = field(default=3e-3, metadata={"help": "price of the dense expert's squared weights"})
-    sparse_penalty: float = field(default=5e-5, metadata={"help": "price of the sparse expert's squared weights"})
-    sparse_share: float = field(
-        default=0.4, metadata={"help": "of the averaged outcome logits, 0 to 1; the dense expert has the rest"}
-    )
-    task_sparse_share: float = field(default=0.8, metadata={"help": "the same for the task head"})
-    pair_average: float = field(
-        default=0.5, metadata={"help": "how far targets move to the mean over pairs of models alike, 0 to 1"}
-    )
-    iterations: int = field(default=60, metadata={"help": "of L-BFGS, at most, per regression"})
-    seed: int = field(default=0, metadata={"help": "deals the near-duplicate groups to the splits"})
+    dimensions: int = _number(64, "principal components kept of MiniLM's vectors")
+    bigrams: int = _number(1 << 16, "rows of the hashed bigram table")
+    dense_penalty: float = _number(3e-3, "price of the dense expert's squared weights")
+    sparse_penalty: float = _number(5e-5, "price of the sparse expert's squared weights")
+    sparse_share: float = _number(0.4, "of the averaged outcome logits, 0 to 1; the dense expert has the rest")
+    task_sparse_share: float = _number(0.8, "the same for the task head")
+    dimensions_sparse_share: float = _number(0.5, "the same for the dimensions head")
+    teacher_share: float = _number(0.5, "with --teacher: how far targets move to the teacher's, 0 to 1")
+    unlabelled_weight: float = _number(0.3, "with --teacher: weight of a prompt that has only the teacher's outcome")
+    iterations: int = _number(60, "of L-BFGS, at most, per regression")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneRecipe:
+    """How a transformer is fine-tuned."""
+
+    max_tokens: int = _number(256, "tokens of a prompt that are read when it serves")
+    train_tokens: int = _number(128, "tokens of a prompt that are read while its body is trained")
+    epochs: int = _number(1, "passes over the data, at most")
+    batch: int = _number(16, "prompts per step and process")
+    learning_rate: float = _number(5e-5, "peak, of the body; linear warm-up, then linearly down to 0")
+    head_learning_rate: float = _number(1e-3, "peak, of the heads")
+    warmup: float = _number(0.06, "share of the steps")
+    weight_decay: float = _number(0.01, "of matrices; norms and biases have none")
+    dropout: float = _number(0.1, "share of hidden values dropped while training")
+    answers_share: float = _number(1.0, "weight of the loss on every model's answers, beside the outcome's 1")
+    task_share: float = _number(0.5, "weight of the task head's loss")
+    dimensions_share: float = _number(1.0, "weight of the dimensions head's loss")
+    validations: int = _number(4, "per epoch")
+    patience: int = _number(2, "validations without a better loss before it stops early")
+    head_penalty: float = _number(1e-4, "price of a squared change when heads are fitted on the finished body")

@@ -15,12 +15,13 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from classifier.labels import OUTCOMES, TASK_TYPES
+from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
 
 LENGTH_STEPS: Final = 10  # hat functions over log2(tokens + 1): 0, 1, 3, 7 ... 511 tokens
 FIRST_FACTOR: Final = 1_000_003  # the bigram hash; also written into the exported graph
 SECOND_FACTOR: Final = 8_191
-LOGITS: Final = len(OUTCOMES) + len(TASK_TYPES)  # columns of every table: first the outcomes', then the tasks'
+HEADS: Final = (len(OUTCOMES), len(TASK_TYPES), len(DIMENSIONS))  # columns of every table, in this order
+LOGITS: Final = sum(HEADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Shape:
 
 
 class StaticEncoder(nn.Module):
-    """ids and mask int64 [n, tokens] -> outcome logits float32 [n, 4], task logits float32 [n, 12].
+    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, 12], dimensions [n, 6] in 0..1.
 
     A token of weight 0 (padding, [CLS], [SEP]) is invisible to every feature, so that it does not matter
     whether the caller's tokenizer adds special tokens. An empty prompt has only its length.
@@ -50,8 +51,8 @@ class StaticEncoder(nn.Module):
         self.length_logits = _table(LENGTH_STEPS, LOGITS)
         self.bias = _table(LOGITS)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Both heads' logits; see the class."""
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads; see the class."""
         weight = self.token_weight[ids] * mask
         visible = (weight > 0).to(weight.dtype)
         tokens = visible.sum(dim=1, keepdim=True)
@@ -65,7 +66,8 @@ class StaticEncoder(nn.Module):
             + length_features(tokens) @ self.length_logits
             + self.bias
         )
-        return logits[:, : len(OUTCOMES)], logits[:, len(OUTCOMES) :]
+        outcome, task, dimensions = torch.split(logits, list(HEADS), dim=1)
+        return outcome, task, torch.sigmoid(dimensions)
 
     def _bigrams(self, ids: Tensor) -> Tensor:
         return (ids[:, :-1] * FIRST_FACTOR + ids[:, 1:] * SECOND_FACTOR) % self.shape.bigrams

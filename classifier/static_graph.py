@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from classifier.labels import OUTCOMES
+from classifier.labels import OUTCOMES, TASK_TYPES
 from classifier.onnx_graph import Graph
 from classifier.static_encoder import FIRST_FACTOR, LENGTH_STEPS, LOGITS, SECOND_FACTOR, StaticEncoder
 
 
-def static_graph(model: StaticEncoder) -> onnx.ModelProto:
-    """The graph: input_ids, attention_mask int64 [batch, tokens] -> outcome_logits, task_logits float32."""
-    graph = Graph()
+def static_graph(model: StaticEncoder, *, with_dimensions: bool, graph: Graph | None = None) -> onnx.ModelProto:
+    """The graph: input_ids, attention_mask int64 [batch, tokens] -> the heads' outputs, all float32."""
+    graph = graph or Graph()
     ids, mask = "input_ids", graph.node("Cast", "attention_mask", to=TensorProto.FLOAT)
     one = graph.number(1.0)
     weight = graph.node("Mul", graph.widened_rows("token_weight", model.token_weight, ids), mask)
@@ -39,8 +39,11 @@ def static_graph(model: StaticEncoder) -> onnx.ModelProto:
     logits = graph.widened("bias", model.bias)
     for part in (dense, tokens, _bigrams(graph, model, ids, visible), length):
         logits = graph.node("Add", logits, part)
-    graph.output("outcome_logits", graph.columns(logits, 0, len(OUTCOMES)))
-    graph.output("task_logits", graph.columns(logits, len(OUTCOMES), LOGITS))
+    task, dimensions = len(OUTCOMES), len(OUTCOMES) + len(TASK_TYPES)
+    graph.output("outcome_logits", graph.columns(logits, 0, task))
+    graph.output("task_logits", graph.columns(logits, task, dimensions))
+    if with_dimensions:
+        graph.output("dimensions", graph.node("Sigmoid", graph.columns(logits, dimensions, LOGITS)))
     return graph.build("static_encoder")
 
 

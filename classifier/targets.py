@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from classifier.data import RoutingRow
+from classifier.labelled import Outcome
 
 Floats = NDArray[np.float64]
 
@@ -23,22 +23,23 @@ def outcome_targets(weak: Floats, strong: Floats) -> Floats:
     return np.stack([agreed, strong - agreed, weak - agreed, 1 - np.maximum(weak, strong)], axis=-1)
 
 
-def averaged_targets(rows: Sequence[RoutingRow], pair_average: float) -> Floats:
+def averaged_targets(outcomes: Sequence[Outcome], sources: Sequence[str], pair_average: float) -> Floats:
     """Targets of the named pair, moved by `pair_average` (0..1) towards the mean over pairs like it, [n, 4].
 
     One model's answer is a coin toss on many prompts. Pairs alike, on a source: every model whose mean score
     there is within SIMILAR_MEAN of the named weak model's, with every one that near the strong model's.
     """
     targets = outcome_targets(
-        np.array([row.weak_score for row in rows], float), np.array([row.strong_score for row in rows], float)
+        np.array([outcome.weak for outcome in outcomes], float),
+        np.array([outcome.strong for outcome in outcomes], float),
     )
     if pair_average == 0:
         return targets
-    for source in sorted({row.source for row in rows}):
-        chosen = [index for index, row in enumerate(rows) if row.source == source]
-        weak_models, strong_models = _tiers([rows[index] for index in chosen])
+    for source in sorted(set(sources)):
+        chosen = [index for index, other in enumerate(sources) if other == source]
+        weak_models, strong_models = _tiers([outcomes[index] for index in chosen])
         for index in chosen:
-            scores = rows[index].models
+            scores = outcomes[index].models
             pairs = [
                 (scores[weak], scores[strong])
                 for weak in sorted(weak_models & scores.keys())  # sorted: sums depend on the order
@@ -50,12 +51,15 @@ def averaged_targets(rows: Sequence[RoutingRow], pair_average: float) -> Floats:
     return targets
 
 
-def _tiers(rows: Sequence[RoutingRow]) -> tuple[set[str], set[str]]:
+def _tiers(outcomes: Sequence[Outcome]) -> tuple[set[str], set[str]]:
     """Models of the weak and of the strong tier on one source; one that is near both belongs to neither."""
-    weak = float(np.mean([row.weak_score for row in rows]))
-    strong = float(np.mean([row.strong_score for row in rows]))
-    models = {model for row in rows for model in row.models}
-    means = {model: float(np.mean([row.models[model] for row in rows if model in row.models])) for model in models}
+    weak = float(np.mean([outcome.weak for outcome in outcomes]))
+    strong = float(np.mean([outcome.strong for outcome in outcomes]))
+    models = {model for outcome in outcomes for model in outcome.models}
+    means = {
+        model: float(np.mean([outcome.models[model] for outcome in outcomes if model in outcome.models]))
+        for model in models
+    }
     near_weak = {model for model, mean in means.items() if abs(mean - weak) <= SIMILAR_MEAN}
     near_strong = {model for model, mean in means.items() if abs(mean - strong) <= SIMILAR_MEAN}
     return near_weak - near_strong, near_strong - near_weak

@@ -1,168 +1,223 @@
-"""Train a static encoder: data -> groups -> splits -> fit -> calibrate -> figures -> checkpoint."""
+"""Training: rows -> groups -> splits -> learn -> calibrate -> figures -> checkpoint."""
 
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from classifier import checkpoint, data, minilm, vocabulary
+from classifier import checkpoint, vocabulary
 from classifier.calibrate import Calibration, calibrate
-from classifier.corpus import MAX_TOKENS, Corpus, Mask, build_corpus, split_by_group
+from classifier.checkpoint import Encoder
+from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, split_by_group
+from classifier.distill import distilled
+from classifier.errors import DataError
 from classifier.features import mean_vectors
-from classifier.fit import Progress, fit, logits
-from classifier.labels import OUTCOMES, TASK_TYPES
-from classifier.metrics import Report, need_strong, report
-from classifier.recipe import Recipe
+from classifier.figures import head_figures, routing_figures
+from classifier.finetune import finetune
+from classifier.fit import fit
+from classifier.heads import ALL, fit_heads
+from classifier.inference import Outputs, outputs
+from classifier.labelled import Row
+from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.own_set import read_own_set
+from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe
+from classifier.starting_point import Start, starting_point
 from classifier.static_encoder import StaticEncoder
+from classifier.transformer_encoder import TransformerEncoder
 
-NAME = "static-minilm"
-SOURCE = "all-MiniLM-L6-v2"
+Progress = Callable[[str], None]
+Mode = Literal["calibrate", "heads", "finetune"]
+
+# Fewer labelled prompts than these teach a mode less than the mode before it knows.
+LEAST_ROWS: Final = {"calibrate": 100, "heads": 250, "finetune": 5_000}
+STATIC_MAX_TOKENS: Final = 512
+STATE: Final = "unfinished"
 
 
-def train(
-    routing: Sequence[data.RoutingRow],
-    tasks: Sequence[data.TaskRow],
-    out: Path,
-    recipe: Recipe,
-    *,
-    hold_out_sources: bool,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Write a checkpoint to `out` and return its spec, figures included."""
-    tokenizer_file = minilm.model_directory() / "tokenizer.json"
-    tokenizer = vocabulary.load_tokenizer(tokenizer_file)
-    progress(f"{len(routing):,} outcomes and {len(tasks):,} task types; tokenizing and grouping near-duplicates")
-    corpus = build_corpus(routing, tasks, tokenizer, recipe.pair_average)
-    vectors, kept = vocabulary.principal_components(
-        vocabulary.minilm_vectors(out / vocabulary.CACHE, tokenizer, progress), recipe.dimensions
-    )
-    progress(f"{recipe.dimensions} principal components keep {kept:.1%} of the variance")
-    token_weight = vocabulary.token_weights(tokenizer, corpus.examples.ids)
-    # One penalty fits all tables only if the features that it prices are of one size.
-    vectors /= mean_vectors(corpus.examples.ids, vectors, token_weight).std()
-    trainer = Trainer(corpus, vectors, token_weight, recipe, progress)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to train, and how."""
 
-    split = split_by_group(corpus.groups, recipe.seed)
-    model, calibration = trainer.fit(split.train, split.calibration)
-    metrics = {"test_split": trainer.figures(model, calibration, split.test)}
-    if hold_out_sources:
+    encoder: str
+    mode: Mode
+    out: Path
+    data: DataRecipe = field(default_factory=DataRecipe)
+    static: StaticRecipe = field(default_factory=StaticRecipe)
+    transformer: FinetuneRecipe = field(default_factory=FinetuneRecipe)
+    teacher: Path | None = None  # a checkpoint whose outcomes a static encoder learns from too
+    own_set: bool = True  # learn from the project's labelled prompts too, for the task and the dimensions head
+    hold_out_sources: bool = False
+    command: str = ""  # for the card
+
+
+def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any] | None:
+    """Write a checkpoint to `plan.out` and return its spec, figures included; None in a process that only helped."""
+    started = time.monotonic()
+    if len(rows) < LEAST_ROWS[plan.mode]:
+        raise DataError(
+            f"--mode {plan.mode} needs {LEAST_ROWS[plan.mode]:,} labelled prompts, the data have {len(rows):,}: "
+            "take a mode that needs fewer (calibrate 100, heads 250, finetune 5,000) or add data"
+        )
+    start = starting_point(plan.encoder, plan.mode, plan.transformer.dropout)
+    tokenizer = vocabulary.load_tokenizer(start.tokenizer_file)
+    max_tokens = _max_tokens(start, plan)
+    own = own_rows() if plan.own_set else []
+    progress(f"{len(rows):,} prompts and {len(own):,} of the own set; tokenizing and grouping near-duplicates")
+    corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data)
+    trainer = Trainer(corpus, start, plan, progress)
+
+    split = split_by_group(corpus.groups, plan.data.seed)
+    model = trainer.learn(split.train, split.calibration, plan.out / STATE)
+    if model is None:
+        return None
+    calibration = trainer.calibrate(model, split.calibration | (split.train if plan.mode == "calibrate" else False))
+    metrics = {"test_split": _unchanged_figures(start, plan, corpus) | trainer.figures(model, calibration, split.test)}
+    if plan.hold_out_sources:
         metrics["leave_one_source_out"] = trainer.leave_one_source_out()
     spec = {
         "format": 1,
-        "name": NAME,
+        "name": start.name,
         "outcomes": list(OUTCOMES),
         "task_types": list(TASK_TYPES),
-        "dimensions": None,
-        "encoder": {"kind": "static", "source": SOURCE},
-        "max_tokens": MAX_TOKENS,
+        "dimensions": list(DIMENSIONS) if _knows_dimensions(start, corpus) else None,
+        "encoder": {"kind": "static" if isinstance(model, StaticEncoder) else "transformer", "source": start.source},
+        "max_tokens": max_tokens,
         "calibration": {"temperature": calibration.temperature, "bias": list(calibration.bias)},
         "training_data": {"sha256": corpus.sha256, "rows": len(corpus.examples)},
+        "training": {
+            "commands": [*_commands(start), plan.command],
+            "mode": plan.mode,
+            "seed": plan.data.seed,
+            "minutes": round((time.monotonic() - started) / 60, 1),
+            "recipe": {**asdict(plan.data), **asdict(plan.static if start.model is None else plan.transformer)},
+        },
         "metrics": metrics,
     }
-    plain = vocabulary.load_tokenizer(tokenizer_file).to_str(pretty=False)
-    checkpoint.save(out, model, spec, plain)
-    progress(f"checkpoint written to {out}")
+    checkpoint.save(plan.out, model, spec, tokenizer.to_str(pretty=False))
+    progress(f"checkpoint written to {plan.out}")
     return spec
 
 
-class Trainer:
-    """One corpus and one recipe; fits and judges as often as wanted."""
+def own_rows() -> list[Row]:
+    """The project's labelled prompts as training rows."""
+    return [
+        Row(
+            row.prompt,
+            OWN_SET,
+            task_type=row.task_type,
+            dimensions=row.dimensions,
+            group=f"{OWN_SET}/{row.group}",
+        )
+        for row in read_own_set()
+    ]
 
-    def __init__(
-        self,
-        corpus: Corpus,
-        vectors: torch.Tensor,
-        token_weight: torch.Tensor,
-        recipe: Recipe,
-        progress: Progress,
-    ) -> None:
+
+class Trainer:
+    """One corpus and one plan; learns and judges as often as wanted."""
+
+    def __init__(self, corpus: Corpus, start: Start, plan: Plan, progress: Progress) -> None:
         self.corpus = corpus
-        self._vectors = vectors
-        self._token_weight = token_weight
-        self._recipe = recipe
+        self._start = start
+        self._plan = plan
         self._progress = progress
 
-    def fit(self, train: Mask, calibration: Mask) -> tuple[StaticEncoder, Calibration]:
-        """Fit on the rows of `train` and calibrate on those of `calibration` that have an outcome."""
+    def learn(self, train: Mask, calibration: Mask, state: Path) -> Encoder | None:
+        """A model that has seen the rows of `train`, and for early stopping those of `calibration`.
+
+        `state` keeps an unfinished run. None in a process that only helped another one.
+        """
         examples = self.corpus.examples
-        chosen = examples.rows(np.flatnonzero(train))
-        model = fit(self._vectors, self._token_weight, chosen, self._recipe, self._progress)
-        rows = calibration & (examples.outcome.weight > 0)
-        outcome, _ = logits(model, examples.rows(np.flatnonzero(rows)).ids)
-        return model, calibrate(outcome, self.corpus.outcomes(rows))
+        chosen = examples.rows(np.flatnonzero(train & examples.teaching))
+        if self._start.model is None:
+            teacher = self._plan.teacher
+            if teacher is not None:
+                chosen = distilled(chosen, teacher, self._plan.static, self._progress)
+            vectors, token_weight = self._vocabulary()
+            return fit(vectors, token_weight, chosen, self._plan.static, self._progress)
+        model = copy.deepcopy(self._start.model)
+        penalty = self._plan.transformer.head_penalty
+        if self._plan.mode == "heads":
+            fit_heads(model, chosen, ALL, penalty, self._progress)
+        if self._plan.mode == "finetune":
+            if not isinstance(model, TransformerEncoder):
+                raise DataError("--mode finetune continues no static encoder: take --encoder static, or --mode heads")
+            validation = examples.rows(np.flatnonzero(calibration & examples.teaching))
+            recipe, seed = self._plan.transformer, self._plan.data.seed
+            seen, checked = chosen.cut(recipe.train_tokens), validation.cut(recipe.train_tokens)
+            if not finetune(model, seen, checked, recipe, seed=seed, state=state, progress=self._progress):
+                return None
+            fit_heads(model, chosen, ("task", "dimensions"), penalty, self._progress)
+        return model.eval()
 
-    def predict(self, model: StaticEncoder, calibration: Calibration, rows: Mask) -> NDArray[np.float64]:
-        """Calibrated outcome probabilities of these rows, [rows, 4]."""
-        outcome, _ = logits(model, self.corpus.examples.rows(np.flatnonzero(rows)).ids)
-        return calibration.apply(outcome)
+    def calibrate(self, model: Encoder, rows: Mask) -> Calibration:
+        """On those of `rows` that have an outcome; without any, the calibration that the model came with."""
+        taught = rows & (self.corpus.examples.outcome.weight > 0)
+        if not taught.any():
+            old = self._start.spec["calibration"] if self._start.spec is not None else None
+            return Calibration(1.0, (0.0,) * 4) if old is None else Calibration(old["temperature"], tuple(old["bias"]))
+        return calibrate(self._outputs(model, taught).outcome, self.corpus.outcomes(taught))
 
-    def figures(self, model: StaticEncoder, calibration: Calibration, test: Mask) -> dict[str, Any]:
-        """Routing figures of the model and of prompt length, and the task head's accuracy, on `test`."""
-        rows = test & self.corpus.routing
-        outcome = self.predict(model, calibration, rows)
-        return {
-            **self._routing(outcome, rows),
-            "task": self._task_accuracy(model, test & ~self.corpus.routing),
-        }
+    def figures(self, model: Encoder, calibration: Calibration, rows: Mask) -> dict[str, Any]:
+        """What every head reaches on `rows`."""
+        return head_figures(self.corpus, rows, self._outputs(model, rows), calibration)
 
     def leave_one_source_out(self) -> dict[str, Any]:
-        """Each source judged by a model that saw neither it nor near-duplicates of it; all pooled."""
+        """Each source of outcomes judged by a model that saw neither it nor near-duplicates of it; all pooled."""
         corpus = self.corpus
         outcome = np.zeros((len(corpus.examples), len(OUTCOMES)))
-        per_source = {}
         for source in np.unique(corpus.sources[corpus.routing]):
-            held = corpus.sources == source
+            held = corpus.routing & (corpus.sources == source)
             self._progress(f"leaving out {source} ({held.sum():,} prompts)")
             rest = ~held & ~np.isin(corpus.groups, corpus.groups[held])
-            inner = split_by_group(corpus.groups, self._recipe.seed)
-            model, calibration = self.fit(rest & ~inner.calibration, rest & inner.calibration)
-            outcome[held] = self.predict(model, calibration, held)
-            per_source[str(source)] = _apgr_only(self._routing(outcome[held], held))
-        return {**self._routing(outcome[corpus.routing], corpus.routing), "sources": per_source}
+            inner = split_by_group(corpus.groups, self._plan.data.seed)
+            calibration_rows = rest & inner.calibration
+            state = self._plan.out / f"{STATE}-without-{source}"
+            model = self.learn(rest & ~inner.calibration, calibration_rows, state)
+            if model is not None:
+                calibration = self.calibrate(model, calibration_rows)
+                outcome[held] = calibration.apply(self._outputs(model, held).outcome)
+        return routing_figures(corpus, corpus.routing, outcome[corpus.routing])
 
-    def _routing(self, outcome: NDArray[np.float64], rows: Mask) -> dict[str, Any]:
-        weak, strong = self.corpus.weak[rows], self.corpus.strong[rows]
-        lengths = np.array([len(row) for row in self.corpus.examples.rows(np.flatnonzero(rows)).ids], float)
-        model = report(need_strong(outcome), weak, strong, p_weak=outcome[:, 0] + outcome[:, 2])
-        return {
-            "rows": int(rows.sum()),
-            "need_strong": summary(model),
-            "prompt_length": summary(report(lengths, weak, strong)),
-        }
+    def _outputs(self, model: Encoder, rows: Mask) -> Outputs:
+        return outputs(model, self.corpus.examples.rows(np.flatnonzero(rows)).ids)
 
-    def _task_accuracy(self, model: StaticEncoder, rows: Mask) -> dict[str, Any]:
-        chosen = self.corpus.examples.rows(np.flatnonzero(rows))
-        _, task = logits(model, chosen.ids)
-        wanted = chosen.task.targets.argmax(axis=1)
-        return {
-            "rows": len(chosen),
-            "accuracy": round(float((task.argmax(axis=1) == wanted).mean()), 4),
-            "majority": round(float(chosen.task.targets.mean(axis=0).max()), 4),
-        }
-
-
-def _apgr_only(routing: dict[str, Any]) -> dict[str, Any]:
-    """What the card tells of one source: rows, and APGR of the model and of prompt length."""
-    return {
-        "rows": routing["rows"],
-        "apgr": routing["need_strong"].get("apgr"),
-        "prompt_length_apgr": routing["prompt_length"].get("apgr"),
-    }
+    def _vocabulary(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A static encoder's vector and weight for each token."""
+        tokenizer = vocabulary.load_tokenizer(self._start.tokenizer_file)
+        ids = self.corpus.examples.ids
+        vectors, kept = vocabulary.principal_components(
+            vocabulary.minilm_vectors(self._plan.out / vocabulary.CACHE, tokenizer, self._progress),
+            self._plan.static.dimensions,
+        )
+        self._progress(f"{self._plan.static.dimensions} principal components keep {kept:.1%} of the variance")
+        token_weight = vocabulary.token_weights(tokenizer, ids)
+        # One penalty fits all tables only if the features that it prices are of one size.
+        return vectors / mean_vectors(ids, vectors, token_weight).std(), token_weight
 
 
-def summary(figures: Report) -> dict[str, Any]:
-    """A report as JSON, four decimals; undefined figures are left out."""
-    values = {
-        "apgr": figures.apgr.value,
-        "apgr_low": figures.apgr.low,
-        "apgr_high": figures.apgr.high,
-        "cpt50": figures.cpt50,
-        "cpt80": figures.cpt80,
-        "strong_for_95": figures.strong_for_95,
-        "auc": figures.auc,
-        "ece": figures.ece,
-    }
-    return {key: round(value, 4) for key, value in values.items() if not np.isnan(value)}
+def _max_tokens(start: Start, plan: Plan) -> int:
+    if start.spec is not None:
+        return int(start.spec["max_tokens"])
+    return STATIC_MAX_TOKENS if start.model is None else plan.transformer.max_tokens
+
+
+def _unchanged_figures(start: Start, plan: Plan, corpus: Corpus) -> dict[str, Any]:
+    """What is known of the outcome head from before, if nothing has touched it: body and head are as they were."""
+    if start.spec is None or plan.mode == "finetune" or corpus.routing.any():
+        return {}
+    return dict(start.spec["metrics"]["test_split"])
+
+
+def _commands(start: Start) -> list[str]:
+    """How what is continued was made."""
+    return list(start.spec.get("training", {}).get("commands", [])) if start.spec is not None else []
+
+
+def _knows_dimensions(start: Start, corpus: Corpus) -> bool:
+    taught = bool((corpus.examples.dimensions.weight > 0).any())
+    return taught or (start.spec is not None and start.spec.get("dimensions") is not None)

@@ -9,9 +9,11 @@ from classifier.onnx_graph import Graph
 from classifier.transformer_encoder import HIDDEN, Attention, Bert, Embeddings, Layer, TransformerEncoder
 
 
-def transformer_graph(model: TransformerEncoder, *, with_dimensions: bool) -> onnx.ModelProto:
+def transformer_graph(
+    model: TransformerEncoder, *, with_dimensions: bool, graph: Graph | None = None
+) -> onnx.ModelProto:
     """The graph: input_ids, attention_mask int64 [batch, tokens] -> the heads' outputs, all float32."""
-    graph = Graph()
+    graph = graph or Graph()
     pooled = _body(graph, model.body)
     graph.output("outcome_logits", _linear(graph, "outcome", model.outcome, pooled))
     graph.output("task_logits", _linear(graph, "task", model.task, pooled))

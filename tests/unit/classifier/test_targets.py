@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from classifier.data import RoutingRow
+from classifier.labelled import Outcome
 from classifier.targets import averaged_targets, outcome_targets
 
 SCORE = st.floats(0, 1)
@@ -26,18 +26,18 @@ def test_graded_scores_keep_their_chances(weak: float, strong: float) -> None:
     assert both + only_strong == pytest.approx(strong)
 
 
-def row(weak: float, strong: float, **others: float) -> RoutingRow:
-    return RoutingRow("s", "p", weak, strong, noisy_label=False, models={"weak": weak, "strong": strong, **others})
+def outcome(weak: float, strong: float, **others: float) -> Outcome:
+    return Outcome(weak, strong, {"weak": weak, "strong": strong, **others})
 
 
 def test_targets_move_towards_pairs_of_models_alike_and_ignore_the_others() -> None:
     # `twin` is right as often as the weak model, but on the other prompt; `average` belongs to neither tier.
-    rows = [row(0, 1, twin=1, average=0), row(1, 1, twin=0, average=1), row(0, 1, twin=0, average=1)]
-    named, half = averaged_targets(rows, 0.0), averaged_targets(rows, 0.5)
+    outcomes = [outcome(0, 1, twin=1, average=0), outcome(1, 1, twin=0, average=1), outcome(0, 1, twin=0, average=1)]
+    named, half = (averaged_targets(outcomes, ["s"] * 3, share) for share in (0.0, 0.5))
     assert named.tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]
     assert half.tolist() == [[0.25, 0.75, 0, 0], [0.75, 0.25, 0, 0], [0, 1, 0, 0]]
 
 
 def test_a_source_without_other_models_keeps_its_targets() -> None:
-    alone = [RoutingRow("s", "p", 0.2, 0.9, noisy_label=False, models={})]
-    assert averaged_targets(alone, 1.0) == pytest.approx(averaged_targets(alone, 0.0))
+    alone = [Outcome(0.2, 0.9)]
+    assert averaged_targets(alone, ["s"], 1.0) == pytest.approx(averaged_targets(alone, ["s"], 0.0))

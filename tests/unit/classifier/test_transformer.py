@@ -11,22 +11,12 @@ pytest.importorskip("safetensors")
 
 from classifier import checkpoint  # noqa: E402  # after the skip
 from classifier.errors import CheckpointError  # noqa: E402  # after the skip
-from classifier.export import export, parity, rounded  # noqa: E402  # after the skip
+from classifier.export import export, parity  # noqa: E402  # after the skip
 from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES  # noqa: E402  # after the skip
-from classifier.transformer_encoder import TransformerEncoder, TransformerShape  # noqa: E402  # after the skip
 from classifier.transformer_graph import transformer_graph  # noqa: E402  # after the skip
-from tests.unit.classifier.test_export import WORDS, figures, tiny_tokenizer  # noqa: E402  # after the skip
-
-SHAPE = TransformerShape(vocabulary=len(WORDS), width=16, layers=2, attention_heads=4, inner=32, positions=512)
-
-
-def random_encoder(seed: int = 0) -> TransformerEncoder:
-    torch.manual_seed(seed)
-    encoder = TransformerEncoder(SHAPE)
-    with torch.no_grad():
-        for parameter in encoder.parameters():  # the defaults of norms and biases, 1 and 0, would hide a mistake
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return rounded(encoder.eval())
+from tests.unit.classifier.test_export import facts  # noqa: E402  # after the skip
+from tests.unit.classifier.tiny import random_transformer as random_encoder  # noqa: E402  # after the skip
+from tests.unit.classifier.tiny import tiny_tokenizer  # noqa: E402  # after the skip
 
 
 def spec(*, dimensions: bool) -> dict[str, object]:
@@ -39,8 +29,7 @@ def spec(*, dimensions: bool) -> dict[str, object]:
         "encoder": {"kind": "transformer", "source": "random numbers"},
         "max_tokens": 256,
         "calibration": {"temperature": 1.0, "bias": [0, 0, 0, 0]},
-        "training_data": {"sha256": "0", "rows": 9},
-        "metrics": figures(),
+        **facts(),
     }
 
 
@@ -82,7 +71,7 @@ def test_export_declares_the_heads_that_the_graph_has(tmp_path: Path, dimensions
     messages: list[str] = []
     export(tmp_path / "checkpoint", tmp_path / "2", messages.append)
     served = json.loads((tmp_path / "2" / "spec.json").read_text())
-    assert served["encoder"] == {"kind": "transformer", "source": "random numbers"}
+    assert (served["encoder"]["kind"], served["encoder"]["source"]) == ("transformer", "random numbers")
     import onnx
 
     outputs = [output.name for output in onnx.load(tmp_path / "2" / "model.onnx").graph.output]
@@ -102,6 +91,19 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
         np.array_equal(one.numpy(), other.numpy())
         for one, other in zip(encoder.state_dict().values(), loaded.state_dict().values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("dimensions", [True, False])
+def test_an_exported_version_is_read_back_into_the_same_weights(tmp_path: Path, dimensions: bool) -> None:
+    encoder = random_encoder()
+    checkpoint.save(tmp_path / "checkpoint", encoder, spec(dimensions=dimensions), tiny_tokenizer().to_str())
+    export(tmp_path / "checkpoint", tmp_path / "2", lambda _: None)
+    loaded, _ = checkpoint.load(tmp_path / "2")
+    ids = torch.tensor([[2, 5, 6, 7, 3]])
+    with torch.no_grad():
+        heads = slice(3 if dimensions else 2)
+        for one, other in zip(encoder(ids, ids * 0 + 1)[heads], loaded(ids, ids * 0 + 1)[heads], strict=True):
+            assert torch.equal(one, other)
 
 
 def test_an_unknown_kind_of_encoder_is_refused(tmp_path: Path) -> None:

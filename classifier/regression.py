@@ -1,28 +1,36 @@
-"""Softmax regression on soft targets by full-batch L-BFGS: convex, so no epochs or learning rates to tune."""
+"""Linear heads on soft targets by full-batch L-BFGS: convex, so no epochs or learning rates to tune."""
 
 import warnings
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
 PROGRESS_EVERY = 50
 
+Link = Literal["softmax", "sigmoid"]
 
-def softmax_regression(
+
+def regression(
     features: Tensor,
     targets: Tensor,
     row_weight: Tensor,
     penalty: Tensor,
     *,
+    link: Link,
     iterations: int,
     progress: Callable[[str], None],
+    offset: Tensor | None = None,
 ) -> Tensor:
     """The weights of least penalised cross-entropy, float32 [p, k].
 
-    `features` float32 [n, p], dense or sparse; `targets` [n, k] rows that sum to 1; `row_weight` [n], of which
-    only the proportions count; `penalty` [p], the price of a feature's squared weights.
+    `features` float32 [n, p], dense or sparse; `targets` [n, k] in 0..1, of the softmax rows that sum to 1;
+    `row_weight` [n], of which only the proportions count; `penalty` [p], the price of a feature's squared weights;
+    `offset` [n, k], logits that another model says already: the weights are then what to add to it.
     """
+    said = torch.zeros_like(targets) if offset is None else offset
     weights = torch.zeros(features.shape[1], targets.shape[1], requires_grad=True)
     turned = features.t()
     if features.is_sparse:
@@ -41,10 +49,11 @@ def softmax_regression(
     @torch.no_grad()
     def loss() -> float:
         nonlocal evaluations
-        log_probability = torch.log_softmax(features @ weights, dim=1)
-        value = -(share * targets * log_probability).sum() + (price * weights.square()).sum()
+        logits = features @ weights + said
+        value = (share * _cross_entropy(logits, targets, link)).sum() + (price * weights.square()).sum()
+        surplus = (torch.softmax(logits, dim=1) if link == "softmax" else torch.sigmoid(logits)) - targets
         # By hand: autograd does not know that the transpose of a sparse matrix is worth keeping.
-        weights.grad = turned @ (share * (log_probability.exp() - targets)) + 2 * price * weights
+        weights.grad = turned @ (share * surplus) + 2 * price * weights
         evaluations += 1
         if evaluations % PROGRESS_EVERY == 0:
             progress(f"evaluation {evaluations}: loss {float(value):.4f}")
@@ -53,6 +62,13 @@ def softmax_regression(
     optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     progress(f"fitted, loss {loss():.4f} after {evaluations} evaluations")
     return weights.detach()
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, link: Link) -> Tensor:
+    """[n, k]; its gradient is the probability less the target for either link."""
+    if link == "softmax":
+        return -targets * torch.log_softmax(logits, dim=1)
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def _by_row(matrix: Tensor) -> Tensor:

