@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     training = add("train", train)
-    training.add_argument("--data", type=Path, nargs="+", required=True, help="labelled prompts: JSON lines")
+    training.add_argument("--data", type=Path, nargs="+", default=[], help="labelled prompts: JSON lines")
     training.add_argument("--out", type=Path, required=True, help="checkpoint directory")
     training.add_argument(
         "--encoder", default="static", help="static, minilm, a directory, or a hub's organisation/name of a BERT"

@@ -1,6 +1,6 @@
 """The figures of a model on held-out rows, as its spec and its card carry them; JSON-ready, four decimals."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,8 @@ from classifier.labels import DIMENSIONS
 from classifier.metrics import Report, need_strong, report, spearman
 
 Floats = NDArray[np.float64]
+
+ROUTING_FIGURES: Final = ("rows", "always_cheap", "always_strong", "need_strong", "prompt_length", "sources")
 
 
 def head_figures(corpus: Corpus, rows: Mask, said: Outputs, calibration: Calibration) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class StaticRecipe:
     task_sparse_share: float = _number(0.8, "the same for the task head")
     dimensions_sparse_share: float = _number(0.5, "the same for the dimensions head")
     teacher_share: float = _number(0.5, "with --teacher: how far targets move to the teacher's, 0 to 1")
-    unlabelled_weight: float = _number(0.3, "with --teacher: weight of a prompt that has only the teacher's outcome")
+    unlabelled_weight: float = _number(0.3, "with --teacher: weight of a prompt that has only its word")
     iterations: int = _number(60, "of L-BFGS, at most, per regression")
 
 

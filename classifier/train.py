@@ -17,7 +17,7 @@ from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, split_by_grou
 from classifier.distill import distilled
 from classifier.errors import DataError
 from classifier.features import mean_vectors
-from classifier.figures import head_figures, routing_figures
+from classifier.figures import ROUTING_FIGURES, head_figures, routing_figures
 from classifier.finetune import finetune
 from classifier.fit import fit
 from classifier.heads import ALL, fit_heads
@@ -58,15 +58,15 @@ class Plan:
 def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any] | None:
     """Write a checkpoint to `plan.out` and return its spec, figures included; None in a process that only helped."""
     started = time.monotonic()
-    if len(rows) < LEAST_ROWS[plan.mode]:
+    own = own_rows() if plan.own_set else []
+    if len(rows) + len(own) < LEAST_ROWS[plan.mode]:
         raise DataError(
-            f"--mode {plan.mode} needs {LEAST_ROWS[plan.mode]:,} labelled prompts, the data have {len(rows):,}: "
+            f"--mode {plan.mode} needs {LEAST_ROWS[plan.mode]:,} labelled prompts, there are {len(rows) + len(own):,}: "
             "take a mode that needs fewer (calibrate 100, heads 250, finetune 5,000) or add data"
         )
     start = starting_point(plan.encoder, plan.mode, plan.transformer.dropout)
     tokenizer = vocabulary.load_tokenizer(start.tokenizer_file)
     max_tokens = _max_tokens(start, plan)
-    own = own_rows() if plan.own_set else []
     progress(f"{len(rows):,} prompts and {len(own):,} of the own set; tokenizing and grouping near-duplicates")
     corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data)
     trainer = Trainer(corpus, start, plan, progress)
@@ -210,7 +210,7 @@ def _unchanged_figures(start: Start, plan: Plan, corpus: Corpus) -> dict[str, An
     """What is known of the outcome head from before, if nothing has touched it: body and head are as they were."""
     if start.spec is None or plan.mode == "finetune" or corpus.routing.any():
         return {}
-    return dict(start.spec["metrics"]["test_split"])
+    return {name: value for name, value in start.spec["metrics"]["test_split"].items() if name in ROUTING_FIGURES}
 
 
 def _commands(start: Start) -> list[str]:

@@ -114,19 +114,21 @@ def test_a_great_penalty_leaves_the_heads_as_they_were() -> None:
 def test_a_mode_refuses_data_that_are_too_few_for_it(tmp_path: Path) -> None:
     least_of: dict[Mode, str] = {"calibrate": "100", "heads": "250", "finetune": "5,000"}
     for mode, least in least_of.items():
-        with pytest.raises(DataError, match=f"needs {least} labelled prompts, the data have 20"):
-            train(labelled_rows(10), Plan("minilm", mode, tmp_path), lambda _: None)
+        with pytest.raises(DataError, match=f"needs {least} labelled prompts, there are 20"):
+            train(labelled_rows(10), Plan("minilm", mode, tmp_path, own_set=False), lambda _: None)
 
 
 def test_a_pupil_learns_what_the_teacher_expects(tmp_path: Path) -> None:
     teacher = saved(tmp_path, random_transformer(), "transformer")
     examples = build_corpus(labelled_rows(50), tiny_tokenizer(), 64, DataRecipe()).examples
     recipe = StaticRecipe(teacher_share=1.0, unlabelled_weight=0.25)
-    taught = distilled(examples, teacher, recipe, lambda _: None).outcome
+    pupil = distilled(examples, teacher, recipe, lambda _: None)
+    taught = pupil.outcome
     logits = outputs(random_transformer(), examples.ids).outcome
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert taught.targets == pytest.approx(expected, abs=1e-5)
     assert sorted(set(taught.weight.tolist())) == [0.25, 1.0]
+    assert pupil.dimensions.targets == pytest.approx(outputs(random_transformer(), examples.ids).dimensions, abs=1e-6)
     half = distilled(examples, teacher, StaticRecipe(teacher_share=0.5), lambda _: None).outcome
     seen = examples.outcome.weight > 0
     assert half.targets[seen] == pytest.approx((expected[seen] + examples.outcome.targets[seen]) / 2, abs=1e-5)
