@@ -42,17 +42,20 @@ class Stats:
 
 
 class FaultSwitch:
-    """The fault now in force, for all requests or the next few."""
+    """The fault now in force, for all requests, the next few or every Nth one."""
 
     def __init__(self, fault: Fault) -> None:
         self.set(fault)
 
     def set(self, fault: Fault) -> None:
         """Replace the fault."""
-        self._fault, self._left = fault, fault.times
+        self._fault, self._left, self._taken = fault, fault.times, 0
 
     def take(self) -> Fault:
         """Return what the next request suffers."""
+        self._taken += 1
+        if self._taken % self._fault.every:
+            return Fault()
         if self._left is None:
             return self._fault
         self._left -= 1

@@ -14,7 +14,8 @@ malformed         after the first event: an event whose JSON is broken
 huge              one event (or answer) of 9 MB
 die_after_chunks=N  close the socket after N events (not streamed: after N bytes of the answer)
 die_mid_event     with die_after_chunks: half of the next event leaves first
-times=N           only the next N requests, then healthy again"""
+times=N           only the next N requests, then healthy again
+every=N           only each Nth request"""
 
 HUGE_BYTES = 9_000_000
 
@@ -37,11 +38,13 @@ class Fault:
     die_after_chunks: int | None = None
     die_mid_event: bool = False
     times: int | None = None
+    every: int = 1
 
 
 _FLAGS = frozenset(field.name for field in fields(Fault) if field.type == "bool")
 _NUMBERS = frozenset(field.name for field in fields(Fault)) - _FLAGS
 _FRACTIONS = frozenset({"retry_after", "delay_ms"})
+_RANGES = {"status": (200, 599), "every": (1, 1e9)}
 
 
 def parse_fault(text: str) -> Fault:
@@ -65,7 +68,7 @@ def parse_fault(text: str) -> Fault:
 
 
 def _number(key: str, value: str) -> float:
-    low, high = (200, 599) if key == "status" else (0, 1e9)
+    low, high = _RANGES.get(key, (0, 1e9))
     try:
         number = float(value) if key in _FRACTIONS else int(value)
     except ValueError:

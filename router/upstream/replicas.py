@@ -103,7 +103,8 @@ class Replicas:
         well = [one for one in self._endpoints if one.free_at <= now and one not in apart_from]
         if not well:
             return None
-        self._turn += 1
+        if not apart_from:  # a retry takes nobody's turn
+            self._turn += 1
         turn = self._turn % len(well)
         return min(well[turn:] + well[:turn], key=lambda one: one.in_flight)
 

@@ -18,11 +18,23 @@ from typing import Any
 import pytest
 
 from loadtest.simulated_llm import SimulatedLLM, simulated_llm
+from tests.faults.failover import failover, running_servers, servers
 from tests.faults.invariants import hold
 from tests.integration.conftest import client, router, running_stack, stack
 from tests.integration.router_process import RouterProcess
 
-__all__ = ["client", "invariants", "llm", "router", "running_stack", "stack", "start_router"]
+__all__ = [
+    "client",
+    "failover",
+    "invariants",
+    "llm",
+    "router",
+    "running_servers",
+    "running_stack",
+    "servers",
+    "stack",
+    "start_router",
+]
 
 HERE = Path(__file__).parent
 StartRouter = Callable[..., RouterProcess]

@@ -65,7 +65,8 @@ class Answer:
         error = self.json()["error"]
         assert sorted(error) == ["code", "message", "param", "status", "type"]
         assert error["status"] == self.status
-        assert error["type"] == ("invalid_request_error" if self.status < 500 else "server_error")
+        kinds = {429: "rate_limit_error"}
+        assert error["type"] == kinds.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         assert self.header("content-type") == "application/json"
         assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", self.header("x-request-id") or "")
         text = b" ".join([self.body, *(f"{name}: {value}".encode() for name, value in self.headers)])
