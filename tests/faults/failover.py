@@ -54,16 +54,16 @@ def servers(running_servers: Servers) -> Iterator[Servers]:
 class Failover:
     """A router of these models: `cheap` (server one), `expensive`, and what the test adds."""
 
-    router: RouterProcess
+    process: RouterProcess  # from start_router, which holds it to the invariants
     servers: Servers
 
     def ask(self, **fields: Any) -> Answer:
         """Ask the cheap model unless told otherwise."""
-        return self.router.post(chat_body(PROMPT, **{"model": "cheap", **fields}))
+        return self.process.post(chat_body(PROMPT, **{"model": "cheap", **fields}))
 
     def counted(self, name: str, **labels: str) -> float:
         """Return a counter of the router."""
-        return self.router.metrics().total(f"llm_router_{name}_total", **labels)
+        return self.process.metrics().total(f"llm_router_{name}_total", **labels)
 
     def fallbacks(self, reason: str) -> float:
         """Return how many requests have gone from the cheap to the expensive model for this reason."""

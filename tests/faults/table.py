@@ -21,6 +21,9 @@ BEGIN, END = "<!-- faults: written by python -m tests.faults.table -->\n", "<!--
 STAGES = {
     "classifier": "Classifier",
     "upstream": "Upstream",
+    "streams": "Streams",
+    "failover": "Failover",
+    "context": "Context and capability",
     "client": "Client's connection",
     "input": "Client's request",
     "process": "Process",

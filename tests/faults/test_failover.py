@@ -76,7 +76,7 @@ def test_a_replica_that_hangs(failover: StartFailover, servers: Servers) -> None
 def test_a_single_failure(failover: StartFailover, servers: Servers, fault: str) -> None:
     started = failover()
     servers.one.set_fault(f"{fault};times=1")
-    with counted(started.router, "ok"):
+    with counted(started.process, "ok"):
         answer = started.ask(stream=fault == "error_event")
     assert (answer.status, answer.header("x-router-model")) == (200, "cheap")
     assert started.counted("upstream_retries", model="cheap") == 1
@@ -96,7 +96,7 @@ def test_an_unreachable_model_with_a_fallback(failover: StartFailover, servers: 
         started = failover(cheap=gone, upstreams=NEVER)
         fell_back(started.ask(), "upstream_connect")
         fell_back(started.ask(model="default", stream=True), "upstream_connect")
-        page = started.router.metrics()
+        page = started.process.metrics()
     assert started.fallbacks("upstream_connect") == 2
     assert page.total("llm_router_upstream_errors_total", model="cheap", code="upstream_connect") == 2
     assert page.total("llm_router_requests_total", model="expensive", outcome="ok") == 2
@@ -131,7 +131,7 @@ def test_a_failing_model_with_a_fallback(failover: StartFailover, servers: Serve
 def test_a_failing_model_alone(failover: StartFailover, servers: Servers) -> None:
     started, before = failover(), servers.asked()
     servers.one.set_fault("status=503;retry_after=0")
-    with counted(started.router, "upstream_5xx"):
+    with counted(started.process, "upstream_5xx"):
         answer = started.ask()
     assert (answer.status, answer.header("x-router-model"), answer.header("retry-after")) == (503, "cheap", "0")
     assert answer.json()["error"]["message"] == "one was told to answer 503"
@@ -156,7 +156,7 @@ def test_the_deadline_covers_all_attempts(failover: StartFailover, servers: Serv
     started = failover(cheap=slow, expensive={"timeouts": {"first_byte_s": 10}})
     servers.one.set_fault("hang;times=1")
     servers.expensive.set_fault("hang")
-    with counted(started.router, "upstream_error"):
+    with counted(started.process, "upstream_error"):
         answer = started.ask()
     assert (answer.status, answer.error()["code"]) == (504, "upstream_timeout")
     servers.expensive.wait_for(lambda stats: stats["in_flight"] == 0)
@@ -176,7 +176,7 @@ def test_a_stream_that_begins_with_an_error(failover: StartFailover, servers: Se
 def test_what_has_begun_is_not_begun_again(failover: StartFailover, servers: Servers) -> None:
     started, before = failover(cheap=TO_EXPENSIVE, upstreams=ALWAYS), servers.asked()
     servers.one.set_fault("die_after_chunks=1;times=1")
-    with counted(started.router, "upstream_error"):
+    with counted(started.process, "upstream_error"):
         answer = started.ask(stream=True)
     assert answer.header("x-router-model") == "cheap"
     assert b'"code": "upstream_protocol"' in events(answer.body)[-1]
@@ -188,7 +188,7 @@ def test_what_has_begun_is_not_begun_again(failover: StartFailover, servers: Ser
 def test_a_request_at_fault_is_not_repeated(failover: StartFailover, servers: Servers, status: int) -> None:
     started, before = failover(cheap=TO_EXPENSIVE, upstreams=ALWAYS), servers.asked()
     servers.one.set_fault(f"status={status}")
-    with counted(started.router, "upstream_4xx"):
+    with counted(started.process, "upstream_4xx"):
         assert started.ask().status == status
     assert [after - first for after, first in zip(servers.asked(), before, strict=True)] == [1, 0, 0]
 
@@ -198,7 +198,7 @@ def test_when_everybody_fails(failover: StartFailover, servers: Servers) -> None
     started = failover(cheap=TO_EXPENSIVE, upstreams=NEVER)
     servers.one.set_fault("status=500")
     servers.expensive.set_fault("status=502")
-    with counted(started.router, "upstream_5xx"):
+    with counted(started.process, "upstream_5xx"):
         answer = started.ask()
     assert (answer.status, answer.header("x-router-model")) == (502, "expensive")
     assert answer.header("x-router-fallback") == "cheap->expensive;reason=upstream_5xx"
@@ -223,7 +223,7 @@ def test_an_error_in_another_shape(failover: StartFailover, servers: Servers) ->
         head = b"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html\r\nretry-after: 0\r\nconnection: close\r\n"
         canned.say(whole(b"<html>secret</html>", head))
         started = failover(models={"canned": {"api_base": canned.base_url, "price": {"input": 1, "output": 1}}})
-        with counted(started.router, "upstream_5xx"):
+        with counted(started.process, "upstream_5xx"):
             answer = started.ask(model="canned")
     assert (answer.status, answer.header("retry-after")) == (502, "0")
     error = answer.error()
@@ -284,10 +284,10 @@ def test_a_model_that_keeps_failing_is_left_alone(failover: StartFailover, serve
     assert (answer.status, answer.error()["code"]) == (503, "upstream_unavailable")
     assert answer.header("retry-after") in ("1", "2")
     assert servers.asked()[0] == before
-    assert started.router.metrics().total("llm_router_upstream_breaker_state", model="cheap", replica="1") == 2
+    assert started.process.metrics().total("llm_router_upstream_breaker_state", model="cheap", replica="1") == 2
     servers.heal()
     wait_until(lambda: started.ask().status == 200)
-    assert started.router.metrics().total("llm_router_upstream_breaker_state", model="cheap", replica="1") == 0
+    assert started.process.metrics().total("llm_router_upstream_breaker_state", model="cheap", replica="1") == 0
 
 
 @pytest.mark.fault("the model keeps failing, and has a fallback", "that is asked at once")
@@ -305,13 +305,13 @@ def test_clients_that_leave_are_no_failure_of_the_model(failover: StartFailover,
     started = failover(upstreams={"failures_to_open": 1})
     servers.one.set_fault("hang")
     body = b"".join(_request(chat_body(PROMPT, model="cheap")))
-    with counted(started.router, "client_cancelled", 10):
+    with counted(started.process, "client_cancelled", 10):
         for _ in range(10):
-            with socket.create_connection(("127.0.0.1", started.router.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", started.process.port), timeout=5) as connection:
                 connection.sendall(body)
                 servers.one.wait_for(lambda stats: stats["in_flight"] == 1)
             servers.one.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=1)
-    assert started.router.metrics().total("llm_router_upstream_breaker_state", model="cheap") == 0
+    assert started.process.metrics().total("llm_router_upstream_breaker_state", model="cheap") == 0
 
 
 def _request(body: dict[str, Any]) -> tuple[bytes, bytes]:
