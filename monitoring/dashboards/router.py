@@ -32,7 +32,7 @@ def build() -> Dashboard:
         "LLM router",
         "Traffic, latency by stage, the router's own overhead against its 100 ms limit, errors and fallbacks.",
         [variable("policy", "llm_router_requests_total"), variable("model", "llm_router_requests_total")],
-        [_glance(), _traffic(), _latency(), _decisions(), _upstreams(), _processes()],
+        [_glance(), _traffic(), _latency(), _decisions(), _failover(), _upstreams(), _processes()],
     )
 
 
@@ -232,6 +232,55 @@ def _decisions() -> Row:
                 "reqps",
                 Query(rate("llm_router_shared_rows_total"), "shared"),
                 Query(rate("llm_router_truncated_prompts_total"), "truncated"),
+            ),
+        ),
+    )
+
+
+def _failover() -> Row:
+    return Row(
+        "When LLMs fail",
+        (
+            chart(
+                "Requests to another LLM",
+                "Requests that went to a fallback because the chosen model failed, or is left alone for a moment.",
+                "reqps",
+                Query(
+                    rate("llm_router_model_fallbacks_total", "", "from, to, reason"), "{{from}} to {{to}}: {{reason}}"
+                ),
+                stacked=True,
+            ),
+            chart(
+                "Retries at the same LLM",
+                "Requests sent to the same model again, by what had failed.",
+                "reqps",
+                Query(rate("llm_router_upstream_retries_total", MODEL, "model, reason"), "{{model}}: {{reason}}"),
+                stacked=True,
+            ),
+            chart(
+                "Failed attempts by code",
+                "Answers that an LLM did not give, refused or did not finish, also where a retry mended it.",
+                "reqps",
+                Query(rate("llm_router_upstream_errors_total", MODEL, "model, code"), "{{model}}: {{code}}"),
+                stacked=True,
+            ),
+            chart(
+                "Breakers before LLMs",
+                "0: asked. 1: tried once in a while. 2: left alone. One line for each server of a model.",
+                "short",
+                Query(
+                    f"max by (model, replica) (llm_router_upstream_breaker_state{{{MODEL}}})", "{{model}} {{replica}}"
+                ),
+                width=HALF,
+            ),
+            chart(
+                "Requests under way by server",
+                "How the requests to a model spread over its servers.",
+                "short",
+                Query(
+                    gauge("llm_router_upstream_in_flight_requests", MODEL, "model, replica"), "{{model}} {{replica}}"
+                ),
+                width=HALF,
             ),
         ),
     )
