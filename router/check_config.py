@@ -6,7 +6,7 @@ Contacts nothing: whether Triton and the upstreams answer is for the running rou
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -76,7 +76,7 @@ def summary(settings: Settings) -> list[str]:
     lines += _table([_model_row(model) for model in settings.models.values()])
     lines += ["", "policies"]
     for policy in settings.policies.values():
-        first, *more = _policy_lines(policy)
+        first, *more = [*_policy_lines(policy), *_own_fallbacks(policy)]
         lines += [f"  {policy.name}: {first}", *(f"      {line}" for line in more)]
     return [*lines, "", f'model "auto" means policy "{settings.default_policy}"']
 
@@ -91,7 +91,15 @@ def _model_row(model: ModelSettings) -> Sequence[str]:
         dollars = f"${price.input_per_million:g} in, ${price.output_per_million:g} out per million tokens"
         cost = f"{dollars} ({price.source})"
     limit = f"context {model.context_limit}" if model.context_limit else "context limit unknown"
-    return model.name, model.model, ", ".join(map(_address, model.replicas)), cost, limit
+    return model.name, model.model, ", ".join(map(_address, model.replicas)), cost, "; ".join([limit, *_limits(model)])
+
+
+def _limits(model: ModelSettings) -> Iterator[str]:
+    """Yield what is special about a model beside its context limit."""
+    if model.supports is not None:
+        yield f"supports {', '.join(model.supports) or 'text only'}"
+    if model.fallbacks:
+        yield f"falls back on {', '.join(model.fallbacks)}"
 
 
 def _address(replica: Replica) -> str:
@@ -120,6 +128,11 @@ def _policy_lines(policy: PolicySettings) -> list[str]:
         case LabelPolicy():
             known = f"default label: {policy.default_label}; {scored}"
             return [f"label, from Triton model {policy.triton_model}; {known}", *_table(policy.llms, "")]
+
+
+def _own_fallbacks(policy: PolicySettings) -> Iterator[str]:
+    if policy.fallbacks is not None:
+        yield f"falls back on {', '.join(policy.fallbacks) or 'nobody'}, whatever its models do"
 
 
 def _table(rows: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:

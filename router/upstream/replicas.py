@@ -101,8 +101,8 @@ class Replicas:
         """Return the server to ask, None when none but `apart_from` may be asked now."""
         now = self._now()
         well = [one for one in self._endpoints if one.free_at <= now and one not in apart_from]
-        if not well:
-            return None
+        if len(well) < 2:
+            return well[0] if well else None
         if not apart_from:  # a retry takes nobody's turn
             self._turn += 1
         turn = self._turn % len(well)

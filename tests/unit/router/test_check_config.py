@@ -31,13 +31,13 @@ CONFIG = """\
 server: {workers: 2}
 models:
   cheap: {api_base: "https://api.openai.com/v1", api_key: sk-canary, model: gpt-4o-mini}
-  big: {api_base: "http://127.0.0.1:9/v1", price: {input: 2, output: 8}, context_limit: 8192}
+  big: {api_base: "http://127.0.0.1:9/v1", price: {input: 2, output: 8}, context_limit: 8192, fallbacks: [cheap, local], supports: []}
   local: {api_base: "http://127.0.0.1:9/v1"}
 policies:
   default: {type: threshold, score: {gain: 0.5, reasoning: 1}, tiers: [{model: cheap}, {model: big, from: 0.25}]}
   value: {type: expected_value, weak: cheap, strong: big, value: 0.02}
   task: {type: task_map, models: {Code Generation: big}, default_model: cheap, min_probability: 0.4}
-  only: {type: fixed, model: local}
+  only: {type: fixed, model: local, fallbacks: []}
   v1: {type: label, triton_model: ens, llms: [{label: Hard, model: big}, {label: Other, model: cheap}]}
 """
 
