@@ -8,7 +8,7 @@ import pytest
 
 from router.decide.batching import BatchReport
 from router.decide.decider import Decision, manual
-from router.errors import InvalidRequest, UpstreamConnect
+from router.errors import InvalidRequest, UpstreamConnect, UpstreamRefused
 from router.http.accounting import Accountant
 from router.http.exchange import Exchange
 from router.metrics import OUTCOMES, Metrics
@@ -176,3 +176,27 @@ def test_an_upstream_s_failure_is_counted_by_what_it_was() -> None:
     books.accountant.failed(exchange, InvalidRequest("not the upstream's"))
     assert books.value("upstream_errors_total", model="cheap", code="upstream_connect") == 1
     assert books.total("upstream_errors_total") == 1
+
+
+def test_retries_and_fallbacks_are_counted_and_the_one_who_answers_is_paid() -> None:
+    books = Books()
+    exchange = Exchange(b"id", perf_counter(), answered=True, outcome="ok", usage=Usage(1000, 500))
+    exchange.decided(ROUTED)
+    error = UpstreamConnect("refused")
+    books.accountant.retried(exchange, error)
+    books.accountant.fell_back(exchange, "dear", error)
+    books.accountant.end(exchange)
+    assert books.value("upstream_retries_total", model="cheap", reason="upstream_connect") == 1
+    labels = {"from": "cheap", "to": "dear", "reason": "upstream_connect"}
+    assert books.value("model_fallbacks_total", **labels) == 1
+    assert books.value("requests_total", **DEAR, reason="threshold", outcome="ok") == 1
+    assert books.value("cost_dollars_total", **DEAR, task=TASK) == pytest.approx(0.030)
+
+
+@pytest.mark.parametrize(("status", "counted"), [(400, 0), (404, 0), (429, 1), (500, 1), (503, 1)])
+def test_a_refusal_counts_as_the_upstream_s_error_unless_the_client_is_at_fault(status: int, counted: int) -> None:
+    books = Books()
+    exchange = Exchange(b"id", perf_counter())
+    exchange.decided(ROUTED)
+    books.accountant.failed(exchange, UpstreamRefused("refused", status, [], b"{}"))
+    assert books.total("upstream_errors_total") == counted

@@ -78,3 +78,27 @@ def test_waiting_in_vain_is_neither_our_overhead_nor_a_ttft() -> None:
 
 def test_an_exchange_that_nobody_ended_is_a_bug_of_ours() -> None:
     assert exchange().outcome == "internal_error"
+
+
+def test_attempts_that_failed_are_no_overhead_of_ours() -> None:
+    request = exchange(began_s_ago=10.0)
+    request.sent = perf_counter() - 8.0  # to a model that took five seconds to fail
+    request.ttft_s = 5.0
+    request.asking()
+    assert request.ttft_s is None
+    request.sent, request.waited_s = perf_counter() - 3.0, 5.0
+    request.heard_from_upstream()
+    request.headers()
+    assert request.ttft_s == pytest.approx(3.0, abs=1.0)
+    assert request.overhead_s == pytest.approx(2.0, abs=1.0)
+
+
+def test_a_fallback_is_told_from_the_chosen_model_to_the_one_that_answered() -> None:
+    request = exchange()
+    request.decided(manual("cheap"))
+    assert b"x-router-fallback" not in dict(request.headers())
+    request.fell_back("middle", "upstream_5xx")
+    request.fell_back("dear", "upstream_connect")
+    headers = dict(request.headers())
+    assert headers[b"x-router-fallback"] == b"cheap->dear;reason=upstream_connect"
+    assert (headers[b"x-router-model"], headers[b"x-chosen-classifier"]) == (b"dear", b"cheap")
