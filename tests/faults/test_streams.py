@@ -193,7 +193,7 @@ def test_a_stream_that_takes_too_long(failover: StartFailover) -> None:
 
 @pytest.mark.fault("a client opens a stream and does not read it", "it ends after `total_s`; the model sees the close")
 def test_a_client_that_does_not_read(failover: StartFailover, servers: Servers) -> None:
-    with simulated_llm("torrent", any_model=True, tokens_per_s=100_000, answer_tokens=1_000_000, answer_sigma=0) as llm:
+    with simulated_llm("torrent", any_model=True, tokens_per_s=10_000, answer_tokens=100_000, answer_sigma=0) as llm:
         endless = {"api_base": llm.base_url, "price": {"input": 1, "output": 1}, "timeouts": {"total_s": 2}}
         started = failover(models={"endless": endless})
         with counted(started.process, "upstream_error"), _asked(started.process.port, model="endless", stream=True):
