@@ -1,10 +1,13 @@
 """Fixtures that every suite shares."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from loadtest.local_triton import LocalTriton
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import a version's own code
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ COPY --from=packages /opt/venv /opt/venv
 RUN mkdir -m 1777 /work
 WORKDIR /app
 COPY classifier classifier
-ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 ENTRYPOINT ["python", "-m", "classifier"]
 CMD ["--help"]

@@ -9,6 +9,7 @@ RUN --mount=type=bind,source=requirements/image-triton.txt,target=/requirements.
 COPY --chmod=755 deploy/docker/start-triton.sh /usr/local/bin/start-triton
 # TensorRT's engines and a CPU's int8 weights, made at the first start.
 ENV PROMPT_CLASSIFIER_CACHE=/var/cache/triton
+ENV ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 EXPOSE 8000 8001 8002
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "start-triton"]

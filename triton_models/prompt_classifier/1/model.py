@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import triton_python_backend_utils as pb_utils
 
 # The stub ignores PYTHONPATH; a version finds the code that it brought along beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
+# Before the import: from 1.29 on ONNX Runtime's Linux builds report to their maker unless this is set.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from runtime import open_sessions
 from scoring import Scorer, Scores, VersionError, decode, read_spec
