@@ -1,4 +1,4 @@
-"""More prompts than the classifier can score in time, in virtual seconds: who cannot be helped does not hold up others."""
+"""More prompts than can be scored in time, in virtual seconds: who cannot be helped does not hold up the others."""
 
 from __future__ import annotations
 
