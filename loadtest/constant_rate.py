@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 BROKEN = 0
 """The status of a request whose connection failed, or that had no answer when patience was over."""
@@ -111,7 +112,7 @@ def post(path: str, body: bytes) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """One kept connection; reads answers that announce their length."""
+    """One kept connection; reads answers that announce their length, or come in chunks."""
 
     def __init__(self) -> None:
         self.usable = True
@@ -135,22 +136,25 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        """Keep the transport."""
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        """Collect an answer; only its head is looked at, and its end."""
         self._received += data
-        head, blank, body = bytes(self._received).partition(b"\r\n\r\n")
-        if not blank or self._answer is None or self._answer.done():
+        end_of_head = self._received.find(b"\r\n\r\n")
+        if end_of_head < 0 or self._answer is None or self._answer.done():
             return
-        fields = head.lower()
-        length = int(fields.partition(b"content-length: ")[2].partition(b"\r\n")[0] or b"0")
-        if len(body) >= length:
-            if b"connection: close" in fields:
+        head = bytes(self._received[:end_of_head]).lower()
+        length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        is_whole = len(self._received) >= end_of_head + 4 + int(length) if length else data.endswith(b"0\r\n\r\n")
+        if is_whole:
+            if b"connection: close" in head:
                 self.close()
             self._answer.set_result(int(head[9:12]))
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Tell whoever waits."""
         self.usable = False
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(ConnectionError("closed without an answer"))

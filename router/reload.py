@@ -30,7 +30,8 @@ class ReloadableRouter:
     """Answers with the application of the newest usable configuration.
 
     `settings` are in force at the start: what the file said, `written`, with what options and the system added.
-    `load` reads the file anew; `tell_others` lets the other workers know that there is something to read.
+    `load` reads the file anew; `tell_others` lets the other workers know that there is something to read; `give_up` is
+    for an event loop that hangs.
     """
 
     def __init__(
@@ -39,13 +40,14 @@ class ReloadableRouter:
         written: Settings,
         load: Callable[[], Settings],
         tell_others: Callable[[], object] = lambda: None,
+        give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._tell_others = tell_others
         self._written = written
         self._process = Process()
         self._current = self._application(settings)
-        self._watchdog = Watchdog(self._late, self._process.metrics.loop_blocked.inc)
+        self._watchdog = Watchdog(self._late, self._process.metrics.loop_blocked.inc, give_up)
         self._one_at_a_time = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
 

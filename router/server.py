@@ -109,7 +109,13 @@ class _Workers:
 
     def _work(self) -> int:
         parent = os.getppid()
-        router = ReloadableRouter(self._settings, self._written, self._load, lambda: os.kill(parent, signal.SIGHUP))
+        router = ReloadableRouter(
+            self._settings,
+            self._written,
+            self._load,
+            tell_others=lambda: os.kill(parent, signal.SIGHUP),
+            give_up=lambda: os._exit(os.EX_SOFTWARE),  # the parent starts another one
+        )
         return _serve_alone(router, self._listeners)
 
     def _hang_up(self) -> None:

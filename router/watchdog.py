@@ -18,6 +18,7 @@ logger = logging.getLogger("router")
 
 TICK_S = 0.02
 BLOCKED_S = 0.1
+_HANGS_S = 30.0
 _LOG_EVERY_S = 10.0
 _FRAMES = 8
 
@@ -25,12 +26,17 @@ _FRAMES = 8
 class Watchdog:
     """Calls `observe` with the loop's lateness in seconds at each tick, and `blocked` when that is over `BLOCKED_S`.
 
+    `give_up` is called, in another thread, when the loop has not moved for half a minute.
+
     `start` and `stop` belong to the loop that is watched.
     """
 
-    def __init__(self, observe: Callable[[float], None], blocked: Callable[[], None]) -> None:
+    def __init__(
+        self, observe: Callable[[float], None], blocked: Callable[[], None], give_up: Callable[[], None]
+    ) -> None:
         self._observe = observe
         self._blocked = blocked
+        self._give_up = give_up
         self._due = 0.0
         self._used = 0.0
         self._stack = ""
@@ -78,10 +84,18 @@ class Watchdog:
         )
 
     def _look(self, watched: int) -> None:
-        """The thread: note once for each block where the loop's thread is."""
+        """The thread: note once for each block where the loop's thread is; give up on one that does not end.
+
+        Looks are counted, not seconds: after a process was stopped and continued, the loop deserves another chance.
+        """
+        looks, due = 0, self._due
         while not self._stopped.wait(BLOCKED_S / 2):
-            if not self._stack and monotonic() - self._due > BLOCKED_S / 2:
+            looks, due = looks + 1 if due == self._due else 0, self._due
+            if not self._stack and monotonic() - due > BLOCKED_S / 2:
                 self._stack = described(sys._current_frames().get(watched))
+            if looks > _HANGS_S / (BLOCKED_S / 2):
+                logger.critical("the event loop has hung for %.0f s, in %s", _HANGS_S, self._stack)
+                self._give_up()
 
 
 def described(frame: FrameType | None) -> str:

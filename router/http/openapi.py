@@ -94,7 +94,7 @@ _ERRORS = {
     "415": "Not JSON, or compressed.",
     "429": "The upstream's own limit; `retry-after` says when to come again.",
     "502": "The upstream could not be reached, or broke off.",
-    "503": "The upstream keeps failing, or there is no score and the router is told to refuse then.",
+    "503": "The router is at its limit, or stops; the upstream keeps failing; or there is no score.",
     "504": "The upstream was silent for too long.",
 }
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
+from loadtest.local_triton import LocalTriton
 from loadtest.simulated_llm import SimulatedLLM
 from tests.faults.configuration import config
+from tests.faults.conftest import StartRouter
+from tests.faults.sabotaged import sabotaged
 from tests.integration.conftest import closed_port
-from tests.integration.router_process import CANARY, REPOSITORY, refuses_to_start, serve_command
+from tests.integration.router_process import CANARY, REPOSITORY, chat_body, refuses_to_start, serve_command, wait_until
 
 
 @pytest.mark.fault("the port is taken", "the start stops and names the settings")
@@ -51,3 +57,36 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "absent.yaml" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.fault("the event loop is blocked for 400 ms", "counted; the log says where it hung")
+def test_a_blocked_event_loop_is_reported(llm: SimulatedLLM, start_router: StartRouter) -> None:
+    router = start_router(config(llm, closed_port()), env=sabotaged(BLOCK_S=0.4))
+    blocked = "llm_router_event_loop_blocked_total"
+    before = router.metrics().total(blocked)
+    psutil.Process(router.child.pid).send_signal(signal.SIGUSR1)
+    wait_until(lambda: router.metrics().total(blocked) > before)
+    wait_until(lambda: "the event loop was blocked for" in router.log())
+    assert "sitecustomize.block_the_event_loop" in router.log()
+    assert router.post(chat_body(model="cheap")).status == 200
+
+
+@pytest.mark.fault("the clock jumps by a day, forth or back", "timeouts, cache and event loop do not notice")
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+def test_the_clock_jumps(seconds: int, triton: LocalTriton, llm: SimulatedLLM, start_router: StartRouter) -> None:
+    settings = config(llm, int(triton.grpc_url.rsplit(":", 1)[1]), deadline_ms=5000)
+    router = start_router(settings, env=sabotaged(CLOCK_S=seconds))
+    assert router.post(chat_body("What is a fjord?")).header("x-router-decision") == "classifier"
+    llm.set_fault("delay_ms=500;times=1")
+    with ThreadPoolExecutor(1) as clients:
+        waiting = clients.submit(router.post, chat_body("What is a lake?"))
+        llm.wait_for(lambda stats: stats["in_flight"] == 1)
+        psutil.Process(router.child.pid).send_signal(signal.SIGUSR2)
+        answer = waiting.result()
+    assert answer.status == 200
+    assert 0 <= float(answer.header("x-router-overhead-ms") or -1) < 10_000
+    assert router.post(chat_body("What is a fjord?")).header("x-router-decision") == "cache"
+    assert router.ready() == {"status": "ready", "classifier": "ok"}
+    page = router.metrics()
+    assert page.total("llm_router_request_duration_seconds_sum") < 60
+    assert page.total("llm_router_event_loop_lag_seconds_sum") < 60

@@ -16,7 +16,11 @@ class Seen:
     def __init__(self) -> None:
         self.lags: list[float] = []
         self.blocked = 0
-        self.watchdog = Watchdog(self.lags.append, self._count)
+        self.gave_up = 0
+        self.watchdog = Watchdog(self.lags.append, self._count, self._give_up)
+
+    def _give_up(self) -> None:
+        self.gave_up += 1
 
     def _count(self) -> None:
         self.blocked += 1
@@ -51,6 +55,19 @@ async def test_a_loop_that_waits_is_not_blocked(caplog: pytest.LogCaptureFixture
     assert len(seen.lags) >= 2
     assert all(lag >= 0 for lag in seen.lags)
     assert seen.blocked == sum(lag >= BLOCKED_S for lag in seen.lags)  # a busy machine may block us for real
+
+
+async def test_a_loop_that_never_comes_back_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("router.watchdog._HANGS_S", 0.3)
+    seen = Seen()
+    seen.watchdog.start()
+    await asyncio.sleep(0.05)
+    hang_here(1.0)
+    seen.watchdog.stop()
+    assert seen.gave_up > 0
+    assert any("has hung for" in record.getMessage() for record in caplog.records)
 
 
 async def test_it_ends() -> None:

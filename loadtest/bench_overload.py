@@ -1,0 +1,148 @@
+"""Goodput of one router worker below, at and above its capacity.
+
+    python -m loadtest.bench_overload [--seconds 6] [--times 0.5 1 2 5]
+
+Starts a simulated LLM without pauses and a router with one worker and no classifier, pinned to one core where there are
+two; finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it is whole
+within a second. Streams show what a router does all day; whole answers, how cheap a refusal is beside the cheapest
+answer; `slots`, a limit on requests in flight with a processor that is idle. The last line is one JSON document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from loadtest.constant_rate import Result, post, run_open_loop
+from loadtest.processes import Child, free_port, responds
+from loadtest.simulated_llm import simulated_llm
+
+IN_TIME_S = 1.0
+WARM_UP_S = 2.0
+CLIENTS = 16
+CHAT = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is asked, of which LLM, and the router's limits."""
+
+    name: str
+    body: dict[str, Any]
+    llm: dict[str, float]
+    server: dict[str, float]
+
+
+def _chat(**fields: object) -> dict[str, Any]:
+    return {"model": "auto", "messages": [{"role": "user", "content": "Hello?"}], **fields}
+
+
+CASES = (
+    Case("streams of 200 tokens", _chat(stream=True), {"answer_tokens": 200, "answer_sigma": 0}, {}),
+    Case("whole answers", _chat(), {"answer_tokens": 5, "answer_sigma": 0}, {}),
+    Case("slots", _chat(), {"answer_tokens": 5, "answer_sigma": 0, "ttft_ms": 200}, {"max_in_flight": 20}),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every case and print a table and a JSON document."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench_overload", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement (default 6)")
+    parser.add_argument("--times", type=float, nargs="+", default=[0.5, 1, 2, 5], help="multiples of the capacity")
+    options = parser.parse_args(arguments)
+    report = {}
+    for case in CASES:
+        with _running(case) as port:
+            capacity = _capacity(port, case, options.seconds)
+            print(f"{case.name}: {capacity:.0f} requests/s in a closed loop of {CLIENTS} clients")
+            request = post(CHAT, json.dumps(case.body).encode())
+            rows = [
+                _row(run_open_loop(port, request, rate=times * capacity, seconds=options.seconds), times, capacity)
+                for times in options.times
+            ]
+        report[case.name] = {"capacity_per_s": round(capacity, 1), "offered": rows}
+    print(json.dumps(report))
+    return 0
+
+
+@contextmanager
+def _running(case: Case) -> Iterator[int]:
+    """Run LLM and router and give the router's port."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overload-")))
+        llm = stack.enter_context(simulated_llm("bench-sim", any_model=True, **case.llm))
+        port = free_port()
+        config = {
+            "server": {"port": port, **case.server},
+            "admin": {"enabled": False},
+            "models": {"only": {"api_base": llm.base_url}},
+            "policies": {"default": {"type": "fixed", "model": "only"}},
+        }
+        file = directory / "router.yaml"
+        file.write_text(json.dumps(config))
+        command = [sys.executable, "-m", "router", "serve", "--config", str(file)]
+        router = Child.start("router", command, log_path=directory / "router.log", cwd=Path(__file__).parents[1])
+        stack.callback(router.stop)
+        router.wait_until(lambda: responds(f"http://127.0.0.1:{port}/health/live"), deadline_s=30)
+        first, *others = sorted(os.sched_getaffinity(0))
+        psutil.Process(router.pid).cpu_affinity([first])
+        psutil.Process(llm.child.pid).cpu_affinity(others or [first])
+        ours = psutil.Process()
+        stack.callback(ours.cpu_affinity, ours.cpu_affinity())
+        ours.cpu_affinity(others or [first])
+        yield port
+
+
+def _capacity(port: int, case: Case, seconds: float) -> float:
+    """Return the requests per second that clients get answered who wait for their answer before they ask again."""
+    body = json.dumps(case.body)
+    limit = case.server.get("max_in_flight")
+    if limit is not None:
+        return limit / (case.llm["ttft_ms"] / 1000)
+    until = time.monotonic() + seconds
+
+    def ask(_: int) -> int:
+        answered = 0
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        while time.monotonic() < until:
+            connection.request("POST", CHAT, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            answered += answer.status == 200
+        connection.close()
+        return answered
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        return sum(clients.map(ask, range(CLIENTS))) / seconds
+
+
+def _row(result: Result, times: float, capacity: float) -> dict[str, float]:
+    row = {
+        "times": times,
+        "good_per_s": round(result.per_second(200, IN_TIME_S, WARM_UP_S), 1),
+        "goodput_of_capacity": round(result.per_second(200, IN_TIME_S, WARM_UP_S) / capacity, 3),
+        "refused_per_s": round(result.per_second(503, after_s=WARM_UP_S), 1),
+        "broken": sum(count for status, count in result.statuses.items() if status not in (200, 503)),
+        "good_p99_ms": round(1000 * result.quantile(0.99, 200, WARM_UP_S), 1),
+        "refused_p50_ms": round(1000 * result.quantile(0.5, 503, WARM_UP_S), 1),
+        "refused_p99_ms": round(1000 * result.quantile(0.99, 503, WARM_UP_S), 1),
+    }
+    print("  " + ", ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
+    return row
+
+
+if __name__ == "__main__":
+    sys.exit(main())
