@@ -86,7 +86,7 @@ class Shedder:
     """Says which new requests the event loop can take, from how late it is. Pure: time is told.
 
     While it is on time: all. Late for `_PATIENCE_S` without a break: a share that shrinks until it is on time, and
-    grows again as long as it is. A short delay, a garbage collection for instance, refuses nobody.
+    grows again as long as it is. One delay, however long, refuses nobody: it is over by then.
     """
 
     _PATIENCE_S = 0.25
@@ -107,7 +107,7 @@ class Shedder:
             self.share = min(1.0, self.share * self._GROW)
             return
         if self._late_since is None:
-            self._late_since = now - lag_s
+            self._late_since = now
         if self.share < 1.0 or now - self._late_since >= self._PATIENCE_S:
             self.share = max(self._LEAST_SHARE, self.share * max(self._SHRINK_AT_MOST, self.target_s / lag_s))
 

@@ -164,7 +164,7 @@ class ServerSettings:
     max_body_bytes: int = 4_194_304
     body_timeout_s: float = 10.0
     max_in_flight: int | None = None
-    max_lag_ms: float = 25.0
+    max_lag_ms: float = 50.0
     stop_delay_s: float = 0.0
     drain_s: float = 30.0
     log_level: str = "info"

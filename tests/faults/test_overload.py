@@ -33,6 +33,13 @@ def slow() -> Iterator[SimulatedLLM]:
         yield llm
 
 
+@pytest.fixture(scope="module")
+def chatty() -> Iterator[SimulatedLLM]:
+    """An LLM whose long streams come as fast as the processor can."""
+    with simulated_llm("chatty-sim", any_model=True, answer_tokens=300, answer_sigma=0) as llm:
+        yield llm
+
+
 def settings(llm: SimulatedLLM, **server: Any) -> dict[str, Any]:
     """A router that asks no classifier: what is looked at is the router."""
     policies = {"default": {"type": "fixed", "model": "cheap"}}
@@ -114,19 +121,15 @@ def test_a_full_router_can_be_looked_at_and_retried(slow: SimulatedLLM, start_ro
     "more streams than the processor can pass on",
     "a share is refused while the event loop is late; others are whole",
 )
-def test_a_late_event_loop_sheds_load(start_router: StartRouter) -> None:
-    tokens = 300
-    with simulated_llm("chatty-sim", any_model=True, answer_tokens=tokens, answer_sigma=0) as chatty:
-        router = start_router(settings(chatty, max_lag_ms=10))
-        result = offered(router, 300, 4, stream=True)
-        assert set(result.statuses) <= {200, 503}
-        assert result.statuses[200] > 0
-        page = router.metrics()
-        assert page.total(REFUSED, reason="event_loop") == result.statuses[503] > 0
-        assert page.total("llm_router_event_loop_lag_seconds_count") > 0
-        wait_until(lambda: router.metrics().total("llm_router_admitted_share") == 1)
-        wait_until(lambda: router.post(chat_body()).status == 200)
-        router.settles()
+def test_a_late_event_loop_sheds_load(chatty: SimulatedLLM, start_router: StartRouter) -> None:
+    router = start_router(settings(chatty, max_lag_ms=25))
+    result = offered(router, 300, 4, stream=True)
+    assert set(result.statuses) <= {200, 503}
+    assert result.statuses[200] > 0
+    page = router.metrics()
+    assert page.total(REFUSED, reason="event_loop") == result.statuses[503] > 0
+    assert page.total("llm_router_event_loop_lag_seconds_count") > 0
+    wait_until(lambda: router.metrics().total("llm_router_admitted_share") == 1)
 
 
 FEW_FILES = 128
