@@ -124,7 +124,7 @@ class Application:
         models = {name: Replicas(model, settings.upstreams, process.metrics) for name, model in settings.models.items()}
         forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
         chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing)
-        public = _in_front_of(api, process.admission.guard(chat))
+        public = _in_front_of(api, process.admission.counted(chat))
         if not settings.admin.enabled:
             return public
 

@@ -16,6 +16,7 @@ from time import perf_counter
 
 from router.app import Application, Process
 from router.errors import ConfigurationError
+from router.http.admission import Admission
 from router.http.asgi import Receive, Scope, Send
 from router.http.reload import Reloaded
 from router.settings import Settings, changes, fingerprint, needs_restart, with_fixed_of
@@ -55,6 +56,11 @@ class ReloadableRouter:
     def settings(self) -> Settings:
         """The settings in force."""
         return self._current.settings
+
+    @property
+    def admission(self) -> Admission:
+        """Who says whether a request may come in; the same for every configuration."""
+        return self._process.admission
 
     def announce_stop(self) -> None:
         """Let load balancers know, by /health/ready, that no new request should come."""
@@ -114,7 +120,8 @@ class ReloadableRouter:
     def _in_force(self) -> None:
         """Tell what outlives an application about the settings of the new one."""
         logging.getLogger().setLevel(self.settings.server.log_level.upper())
-        self._process.admission.limit(self.settings.server)
+        most = self._process.admission.limit(self.settings.server)
+        logger.info("this worker answers at most %d requests at a time", most)
         self._process.metrics.configured(fingerprint(self.settings))
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -79,7 +79,7 @@ def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> in
     config = uvicorn.Config(
         router,
         loop="uvloop",
-        http=HTTPProtocol,
+        http=partial(HTTPProtocol, admission=router.admission),  # type: ignore[arg-type] # called like the class
         backlog=BACKLOG,
         access_log=False,
         log_config=None,

@@ -1,4 +1,4 @@
-"""Who is let in: no more than can be answered in time. Decides before a request's body is read.
+"""Who is let in: no more than can be answered in time. `http/protocol.py` asks before a request exists.
 
 Two limits: how many requests are in flight, because each holds two open files, and how late the event loop is, because
 a processor that is busy with too many requests answers none of them in time.
@@ -6,21 +6,16 @@ a processor that is busy with too many requests answers none of them in time.
 
 from __future__ import annotations
 
-import random
-from math import ceil
 from resource import RLIMIT_NOFILE, getrlimit
 from time import monotonic
 
-from router.errors import Overloaded
-from router.http.asgi import ASGIApp, Receive, Scope, Send, request_id, send_whole
+from router.http.asgi import ASGIApp, Receive, Scope, Send
 from router.metrics import Metrics
 from router.settings import ServerSettings
 
 # Of the open files, what is not for requests in flight: libraries, listeners, and connections that are kept idle.
 _OTHER_FILES = 64
 _FILES_PER_REQUEST = 2.5
-
-_BODY = Overloaded("The router is at its limit. Try again after the time in Retry-After.").body()
 
 
 class Admission:
@@ -33,48 +28,42 @@ class Admission:
         self.shedder = Shedder()
         self._metrics = metrics
 
-    def limit(self, settings: ServerSettings) -> None:
-        """Take the limits over."""
+    def limit(self, settings: ServerSettings) -> int:
+        """Take the limits over; return how many requests may be in flight."""
         self.max_in_flight = settings.max_in_flight or affordable(getrlimit(RLIMIT_NOFILE)[0])
         self.shedder.target_s = settings.max_lag_ms / 1000
+        return self.max_in_flight
 
     def observe_lag(self, lag_s: float) -> None:
         """Learn how late the event loop is."""
         self.shedder.observe(lag_s, monotonic())
         self._metrics.admitted_share.set(self.shedder.share)
 
-    def guard(self, app: ASGIApp) -> ASGIApp:
-        """Return `app` for those who are let in, and a quick 503 for the others."""
+    def refuses(self) -> bool:
+        """Return whether the next request must not come in; one that must not is counted."""
+        reason = self._why_not()
+        if reason is None:
+            return False
+        self._metrics.refused.labels(reason).inc()
+        self._metrics.requests.labels("none", "none", "none", "overloaded").inc()
+        return True
 
-        async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-            reason = self._why_not()
-            if reason is not None:
-                await self._refuse(reason, scope, send)
-                return
+    def counted(self, app: ASGIApp) -> ASGIApp:
+        """Return `app` with its requests in flight counted."""
+
+        async def counting(scope: Scope, receive: Receive, send: Send) -> None:
             self.in_flight += 1
             try:
                 await app(scope, receive, send)
             finally:
                 self.in_flight -= 1
 
-        return guarded
+        return counting
 
     def _why_not(self) -> str | None:
         if self.in_flight >= self.max_in_flight:
             return "in_flight"
         return None if self.shedder.admits() else "event_loop"
-
-    async def _refuse(self, reason: str, scope: Scope, send: Send) -> None:
-        self._metrics.refused.labels(reason).inc()
-        self._metrics.requests.labels("none", "none", "none", "overloaded").inc()
-        wait_ms = random.randint(500, 3000)  # noqa: S311 - so that those who were refused together do not return so
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"retry-after", b"%d" % ceil(wait_ms / 1000)),
-            (b"retry-after-ms", b"%d" % wait_ms),
-            (b"x-request-id", request_id(scope)),
-        ]
-        await send_whole(send, Overloaded.status, headers, _BODY)
 
 
 def affordable(open_files: int) -> int:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with what it lacks: limits on a request's head, and errors in OpenAI's shape.
+"""HTTP/1.1 as uvicorn speaks it, and what it lacks: admission, limits on a request's head, errors in OpenAI's shape.
 
 What is refused here never became a request: it has no policy, no model and no outcome.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import cast
+import random
+from math import ceil
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest
-from router.http.asgi import ON_DISCONNECT, Scope
+from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
+from router.http.admission import Admission
+from router.http.asgi import ON_DISCONNECT, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 65_536
@@ -30,6 +33,11 @@ class HTTPProtocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
+    _skipping = False  # the rest of a request that was refused
+
+    def __init__(self, *, admission: Admission, **uvicorns: Any) -> None:  # noqa: ANN401 - what uvicorn gives is its own
+        super().__init__(**uvicorns)
+        self._admission = admission
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a client that only connects as long as one that has been answered."""
@@ -64,9 +72,32 @@ class HTTPProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """Hand over: what follows is the application's to limit."""
+        """Hand over, unless the router has enough to do: a refusal must cost far less than an answer."""
         self._leave_head()
-        super().on_headers_complete()
+        if self._may_be_refused() and self._admission.refuses():
+            self._skipping = True
+            self.transport.write(_overloaded(request_id({"headers": self.headers})))
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a part of the body on."""
+        if not self._skipping:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note a request's last byte."""
+        if self._skipping:
+            self._skipping = False
+            stays_s = self.timeout_keep_alive if self.parser.should_keep_alive() else 0
+            self._timer = self.loop.call_later(stays_s, self.transport.close)
+        else:
+            super().on_message_complete()
+
+    def _may_be_refused(self) -> bool:
+        """Whether this is work, which can be too much: not a look at the router, nor its operator's wish."""
+        earlier_is_over = self.cycle is None or self.cycle.response_complete
+        return earlier_is_over and self.parser.get_method() == b"POST" and not self.url.startswith(b"/admin/")
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
@@ -87,6 +118,19 @@ class HTTPProtocol(HttpToolsProtocol):
         if earlier_is_over or its_own_body:
             self.transport.write(_answer(error))
         self.transport.close()
+
+
+def _overloaded(id_: bytes) -> bytes:
+    """Return a refusal; each has another time to come again, so that not all do at once."""
+    wait_ms = random.randint(500, 3000)  # noqa: S311 - no secret
+    return _OVERLOADED % (wait_ms, ceil(wait_ms / 1000), id_)
+
+
+_OVERLOADED_BODY = Overloaded("The router is at its limit. Try again after the time in Retry-After.").body()
+_OVERLOADED = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+    b"retry-after-ms: %%d\r\nretry-after: %%d\r\nx-request-id: %%b\r\n\r\n%b"
+) % (len(_OVERLOADED_BODY), _OVERLOADED_BODY)
 
 
 def _answer(error: ClientError) -> bytes:
