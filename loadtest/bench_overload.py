@@ -1,17 +1,18 @@
 """Goodput of one router worker below, at and above its capacity.
 
-    python -m loadtest.bench_overload [--seconds 6] [--times 0.5 1 2 5]
+    python -m loadtest.bench_overload [--seconds 6] [--times 0.5 1 2 5] [--max-lag-ms 25]
 
 Starts a simulated LLM without pauses and a router with one worker and no classifier, pinned to one core where there are
 two; finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it is whole
-within a second. Streams show what a router does all day; whole answers, how cheap a refusal is beside the cheapest
-answer; `slots`, a limit on requests in flight with a processor that is idle. The last line is one JSON document.
+within a second. Streams of 200 tokens show what a router does all day; whole answers, how cheap a refusal is beside
+the cheapest answer; `slots`, a limit on requests in flight with an idle processor. The last line is one JSON document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from loadtest.processes import Child, free_port, responds
 from loadtest.simulated_llm import simulated_llm
 
 IN_TIME_S = 1.0
-WARM_UP_S = 2.0
+WARM_UP_S = 4.0
 CLIENTS = 16
 CHAT = "/v1/chat/completions"
 
@@ -51,8 +52,8 @@ def _chat(**fields: object) -> dict[str, Any]:
 
 
 CASES = (
-    Case("streams of 200 tokens", _chat(stream=True), {"answer_tokens": 200, "answer_sigma": 0}, {}),
-    Case("whole answers", _chat(), {"answer_tokens": 5, "answer_sigma": 0}, {}),
+    Case("streams", _chat(stream=True), {"answer_tokens": 200, "answer_sigma": 0}, {}),
+    Case("whole", _chat(), {"answer_tokens": 5, "answer_sigma": 0}, {}),
     Case("slots", _chat(), {"answer_tokens": 5, "answer_sigma": 0, "ttft_ms": 200}, {"max_in_flight": 20}),
 )
 
@@ -60,11 +61,17 @@ CASES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure every case and print a table and a JSON document."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench_overload", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement (default 6)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement, 4 to warm up (default 10)")
+    parser.add_argument("--max-lag-ms", type=float, help="the router's server.max_lag_ms (default its own)")
+    parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
     parser.add_argument("--times", type=float, nargs="+", default=[0.5, 1, 2, 5], help="multiples of the capacity")
     options = parser.parse_args(arguments)
     report = {}
     for case in CASES:
+        if options.cases and case.name not in options.cases:
+            continue
+        if options.max_lag_ms is not None:
+            case.server["max_lag_ms"] = options.max_lag_ms
         with _running(case) as port:
             capacity = _capacity(port, case, options.seconds)
             print(f"{case.name}: {capacity:.0f} requests/s in a closed loop of {CLIENTS} clients")
@@ -129,19 +136,23 @@ def _capacity(port: int, case: Case, seconds: float) -> float:
         return sum(clients.map(ask, range(CLIENTS))) / seconds
 
 
-def _row(result: Result, times: float, capacity: float) -> dict[str, float]:
-    row = {
+def _row(result: Result, times: float, capacity: float) -> dict[str, float | None]:
+    row: dict[str, float | None] = {
         "times": times,
         "good_per_s": round(result.per_second(200, IN_TIME_S, WARM_UP_S), 1),
         "goodput_of_capacity": round(result.per_second(200, IN_TIME_S, WARM_UP_S) / capacity, 3),
         "refused_per_s": round(result.per_second(503, after_s=WARM_UP_S), 1),
         "broken": sum(count for status, count in result.statuses.items() if status not in (200, 503)),
-        "good_p99_ms": round(1000 * result.quantile(0.99, 200, WARM_UP_S), 1),
-        "refused_p50_ms": round(1000 * result.quantile(0.5, 503, WARM_UP_S), 1),
-        "refused_p99_ms": round(1000 * result.quantile(0.99, 503, WARM_UP_S), 1),
+        "good_p99_ms": _ms(result.quantile(0.99, 200, WARM_UP_S)),
+        "refused_p50_ms": _ms(result.quantile(0.5, 503, WARM_UP_S)),
+        "refused_p99_ms": _ms(result.quantile(0.99, 503, WARM_UP_S)),
     }
-    print("  " + ", ".join(f"{name} {value:g}" for name, value in row.items()), flush=True)
+    print("  " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return row
+
+
+def _ms(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else round(1000 * seconds, 1)
 
 
 if __name__ == "__main__":

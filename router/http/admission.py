@@ -81,7 +81,7 @@ class Shedder:
     _PATIENCE_S = 0.25
     _LEAST_SHARE = 0.02
     _SHRINK_AT_MOST = 0.5
-    _GROW = 1.1
+    _GROW = 1.05
 
     def __init__(self, target_s: float = 0.0) -> None:
         self.target_s = target_s  # 0: never late enough

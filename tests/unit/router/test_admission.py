@@ -52,7 +52,7 @@ def test_it_lets_more_in_as_soon_as_the_loop_is_on_time_again() -> None:
     shedder = Shedder(TARGET_S)
     now = tick(shedder, 0.5, 20)
     assert admitted(shedder, 100) < 10
-    tick(shedder, 0.0, 50, now)
+    tick(shedder, 0.0, 100, now)
     assert admitted(shedder, 100) == 100
 
 
