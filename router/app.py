@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+from functools import partial
 from typing import Any, Self
 
 from fastapi import FastAPI, Request
@@ -13,8 +15,9 @@ from starlette.exceptions import HTTPException
 from router import __version__
 from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
-from router.decide.classification import Classification
-from router.decide.decider import Decider, Lane, classifier_of
+from router.decide.classification import Classification, Version
+from router.decide.decider import Decider, classifier_of
+from router.decide.lanes import Lane, Lanes
 from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, LabelClassifier, TritonClassifier, TritonConnection
 from router.errors import ClassifierError, ConfigurationError, RouterError, error_body
@@ -146,36 +149,48 @@ def triton_connection(settings: Settings) -> TritonConnection:
 def _decider(
     settings: Settings, triton: TritonConnection, accountant: Accountant, tracing: Tracing, caches: Caches
 ) -> Decider:
-    """Return the decider with one lane for each Triton model that a policy needs; known scores stay known."""
-    classifiers: dict[str, Classifier] = {}
-    labels: dict[str, tuple[str, ...]] = {}
+    """Return the decider with the lanes of each Triton model that a policy needs; known scores stay known."""
+    labels = {}
     for policy in settings.policies.values():
-        model = classifier_of(policy, settings)
-        if isinstance(policy, LabelPolicy):
-            labels[model] = tuple(label for label, _ in policy.llms)
-            classifiers[model] = LabelClassifier(triton, model, labels[model])
-        elif not isinstance(policy, FixedPolicy):
-            classifiers[model] = TritonClassifier(triton, model)
+        if not isinstance(policy, FixedPolicy):
+            names = tuple(label for label, _ in policy.llms) if isinstance(policy, LabelPolicy) else ()
+            labels[classifier_of(policy, settings)] = names
     limits = settings.triton
-    known = {(limits, name, labels.get(name, ())): ClassificationCache(limits.cache_entries) for name in classifiers}
+    unshared = dataclasses.replace(limits, versions=())
+    known = {(unshared, name, names): ClassificationCache(limits.cache_entries) for name, names in labels.items()}
     kept = {key: caches.get(key, cache) for key, cache in known.items()}
     caches.clear()
     caches.update(kept)
     lanes = {}
-    for (_, name, _), cache in kept.items():
-        lanes[name] = _lane(name, classifiers[name], limits, cache, accountant, tracing)
+    for (_, name, names), cache in kept.items():
+        shares = limits.versions if name == limits.model and not names else ()
+        lanes[name] = Lanes(
+            [
+                (percent, _lane(name, Version(version), names, triton, limits, cache, accountant, tracing))
+                for version, percent in shares or [("", 100.0)]
+                if percent > 0
+            ]
+        )
     return Decider(settings, lanes)
 
 
 def _lane(
     name: str,
-    classifier: Classifier,
+    version: Version,
+    labels: tuple[str, ...],
+    triton: TritonConnection,
     limits: TritonSettings,
     cache: ClassificationCache,
     accountant: Accountant,
     tracing: Tracing,
 ) -> Lane:
-    breaker = Breaker(failures_to_open=5, cooldown_s=1.0, changed=accountant.breaker_of(name))
+    """Return the lane to one version of a Triton model, or with "" to whichever is the newest."""
+    classifier: Classifier = (
+        LabelClassifier(triton, name, labels) if labels else TritonClassifier(triton, name, version)
+    )
+    breaker = Breaker(
+        failures_to_open=5, cooldown_s=1.0, changed=accountant.breaker_of(f"{name}/{version}" if version else name)
+    )
     guard = Guard(tracing.around_batches(classifier.classify), breaker)
     deadline_s = (limits.deadline_ms + limits.max_queue_delay_ms) / 1000
     batcher: MicroBatcher[Classification] = MicroBatcher(
@@ -185,10 +200,10 @@ def _lane(
         max_waiting=limits.max_waiting,
         max_in_flight=limits.max_batches_in_flight,
         patience_s=deadline_s,
-        observe=accountant.batch,
+        observe=partial(accountant.batch, version=version or "newest"),
         queue_changed=accountant.queue_changed,
     )
-    return Lane(classifier, guard, Scorer(batcher, cache, guard, deadline_s))
+    return Lane(classifier, guard, Scorer(batcher, cache, guard, deadline_s, version or None))
 
 
 def _in_front_of(api: FastAPI, chat: ASGIApp) -> ASGIApp:

@@ -113,7 +113,15 @@ class Metrics:
         # Batches and the classifier
         self.queue_delay = histogram("queue_delay_seconds", "Wait of a prompt for its batch to leave.", _OVERHEAD_S)
         self.queue_depth = gauge("queue_depth", "Prompts that wait for a call to Triton.")
-        self.classify = histogram("classify_seconds", "One call to Triton, for a whole batch.", _OVERHEAD_S)
+        self.classify = histogram(
+            "classify_seconds",
+            "One call to Triton, for a whole batch, by the version asked for.",
+            _OVERHEAD_S,
+            "version",
+        )
+        self.classified_rows = counter(
+            "classified_rows", "Prompts sent to Triton by the version asked for: ok or failed.", "version", "result"
+        )
         self.batch_rows = histogram("batch_rows", "Prompts in one call to Triton.", _BATCH_ROWS)
         self.shared_rows = counter("shared_rows", "Prompts that shared the row of an identical one.")
         self.breaker = gauge("breaker_state", "0 closed, 1 half open, 2 open, the worst worker's.", "target", of="max")

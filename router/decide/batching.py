@@ -27,6 +27,7 @@ class BatchReport:
 
     rows: int
     shared: int  # callers beyond the first of each row
+    failed: int  # rows without a result
     queue_s: tuple[float, ...]  # how long each row waited for the call
     call_s: float
 
@@ -193,6 +194,7 @@ class MicroBatcher(Generic[R]):
             BatchReport(
                 rows=len(batch),
                 shared=sum(len(row.futures) - 1 for row in batch),
+                failed=sum(isinstance(result, Exception) for result in results),
                 queue_s=tuple(started - row.submitted for row in batch),
                 call_s=self._now() - started,
             )

@@ -9,10 +9,9 @@ from functools import partial
 
 from router.decide.classification import Classification, Version
 from router.decide.fit import plan
+from router.decide.lanes import Lanes
 from router.decide.policy import Choice, decide, expected_cost, unmet_needs
 from router.decide.prompt import Prompt, estimated_prompt_tokens, texts_to_classify
-from router.decide.scorer import Guard, Scorer
-from router.decide.triton import Classifier
 from router.errors import ClassifierError, ConfigurationError
 from router.settings import FixedPolicy, LabelPolicy, PolicySettings, Settings
 
@@ -60,19 +59,10 @@ def manual(model: str, label: str | None = None, policy: str = NO_POLICY) -> Dec
     return Decision(model=model, reason="manual", policy=policy, label=label or model)
 
 
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """A classifier with its guard, batcher and cache; policies that need the same Triton model share one."""
-
-    classifier: Classifier
-    guard: Guard
-    scorer: Scorer
-
-
 class Decider:
     """Takes a policy and a prompt, gives a `Decision`; `lanes` by Triton model name."""
 
-    def __init__(self, settings: Settings, lanes: Mapping[str, Lane]) -> None:
+    def __init__(self, settings: Settings, lanes: Mapping[str, Lanes]) -> None:
         self._settings = settings
         self._lanes = lanes
         self._fits: dict[tuple[str, Version], bool] = {}
@@ -101,7 +91,7 @@ class Decider:
         texts = texts_to_classify(prompt.messages, policy.conversation, self._settings.triton.max_text_chars)
         if not texts:
             return self._default(policy, "no_text")
-        scorer = self._lanes[classifier_of(policy, self._settings)].scorer
+        scorer = self._lanes[classifier_of(policy, self._settings)].lane_of(prompt).scorer
         try:
             classifications, hits = await scorer.score(texts)
             choice = self._choose(policy, classifications, prompt)
@@ -133,8 +123,8 @@ class Decider:
         problems = []
         for policy in self._settings.policies.values():
             if not isinstance(policy, FixedPolicy):
-                lane = self._lanes[classifier_of(policy, self._settings)]
-                problems += unmet_needs(policy, await lane.classifier.labels())
+                for lane in self._lanes[classifier_of(policy, self._settings)]:
+                    problems += unmet_needs(policy, await lane.classifier.labels())
         if problems:
             raise ConfigurationError([f"{self._settings.source}: {problem}" for problem in problems])
 
@@ -143,21 +133,23 @@ class Decider:
 
         Raises ClassifierError when one has no answer, or one that a policy cannot use.
         """
-        served: dict[str, Classification] = {}
-        for name, lane in self._lanes.items():
-            [result] = await lane.guard.classify(["Is the classifier alive?"])
-            if isinstance(result, ClassifierError):
-                raise result
-            served[name] = result
-            lane.scorer.saw(result.version)
+        served: dict[str, list[Classification]] = {}
+        for name, lanes in self._lanes.items():
+            for lane in lanes:
+                [result] = await lane.guard.classify(["Is the classifier alive?"])
+                if isinstance(result, ClassifierError):
+                    raise result
+                served.setdefault(name, []).append(result)
+                lane.scorer.saw(result.version)
         for policy in self._settings.policies.values():
             if not isinstance(policy, FixedPolicy):
-                self._check_fit(policy, [served[classifier_of(policy, self._settings)]])
+                self._check_fit(policy, served[classifier_of(policy, self._settings)])
 
     async def close(self) -> None:
         """Stop the batchers; whoever still waits falls back."""
-        for lane in self._lanes.values():
-            await lane.scorer.batcher.close()
+        for lanes in self._lanes.values():
+            for lane in lanes:
+                await lane.scorer.batcher.close()
 
     def _choose(self, policy: PolicySettings, classifications: Sequence[Classification], prompt: Prompt) -> Choice:
         self._check_fit(policy, classifications)

@@ -109,6 +109,12 @@ def texts_to_classify(messages: Sequence[dict[str, Any]], conversation: str, max
     return [turn[:max_chars] for turn in turns[-wanted:]]
 
 
+def opening_text(messages: Sequence[dict[str, Any]]) -> str:
+    """Return the first user turn (or else the system's text): what a conversation keeps however long it gets."""
+    turns = (text for roles in (("user",), ("system", "developer")) for text in _texts(messages, roles))
+    return next(turns, "")
+
+
 def _texts(messages: Sequence[dict[str, Any]], roles: tuple[str, ...]) -> Iterator[str]:
     for message in messages:
         if message["role"] in roles:

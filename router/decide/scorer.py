@@ -14,47 +14,46 @@ from router.errors import ClassifierError
 
 
 class ClassificationCache:
-    """The last `entries` classifications by text, all of the newest version seen; another version empties it.
+    """The last `entries` classifications by text and version; what an old version said dies out unused.
 
     Keys are digests, so that a long prompt takes no more room than a short one and no prompt stays in memory.
     """
 
     def __init__(self, entries: int) -> None:
         self._entries = entries
-        self._version: Version | None = None
+        self._newest = Version("")
         self._by_text: OrderedDict[bytes, Classification] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_text)
 
-    def get(self, text: str) -> Classification | None:
-        """Return what the newest version said of exactly this text."""
+    def get(self, text: str, version: Version | None = None) -> Classification | None:
+        """Return what a version, or else the one seen last, said of exactly this text."""
         if not self._by_text:
             return None
-        key = _digest(text)
+        key = _digest(text, version or self._newest)
         found = self._by_text.get(key)
         if found is not None:
             self._by_text.move_to_end(key)
         return found
 
     def saw(self, version: Version) -> None:
-        """Forget everything when another version is served now."""
-        if version != self._version:
-            self._by_text.clear()
-            self._version = version
+        """Learn which version answers who asks for none in particular."""
+        self._newest = version
 
     def put(self, text: str, classification: Classification) -> None:
         """Remember a classification, forgetting the least recently used one when full."""
         if self._entries == 0:
             return
-        self.saw(classification.version)
-        self._by_text[_digest(text)] = classification
+        key = _digest(text, classification.version)
+        self._by_text[key] = classification
+        self._by_text.move_to_end(key)
         if len(self._by_text) > self._entries:
             self._by_text.popitem(last=False)
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=16).digest()
+def _digest(text: str, version: Version) -> bytes:
+    return blake2b(text.encode(), digest_size=16, key=version.encode()).digest()
 
 
 # What says that the classifier is in trouble, and not a single prompt or our own queue.
@@ -96,7 +95,10 @@ class Guard:
 
 
 class Scorer:
-    """Classifies texts: what is known from the cache, the rest by the batcher under a deadline."""
+    """Classifies texts: what is known from the cache, the rest by the batcher under a deadline.
+
+    `version` is the one that the batcher asks, None for whichever Triton takes for the newest.
+    """
 
     def __init__(
         self,
@@ -104,22 +106,25 @@ class Scorer:
         cache: ClassificationCache,
         guard: Guard,
         deadline_s: float,
+        version: Version | None = None,
     ) -> None:
         self.batcher = batcher
         self._cache = cache
         self._guard = guard
         self._deadline_s = deadline_s
+        self._version = version
 
     def saw(self, version: Version) -> None:
         """Learn which version is served now, also while every request is answered from the cache."""
-        self._cache.saw(version)
+        if self._version is None:
+            self._cache.saw(version)
 
     async def score(self, texts: Sequence[str]) -> tuple[list[Classification], int]:
         """Return one classification per text, all of one version, and how many of them were known.
 
         Raises ClassifierError with the reason when one of them has none in time.
         """
-        found = {text: known for text in texts if (known := self._cache.get(text))}
+        found = {text: known for text in texts if (known := self._cache.get(text, self._version))}
         hits = sum(text in found for text in texts)
         if hits == len(texts):
             return [found[text] for text in texts], hits
@@ -147,5 +152,6 @@ class Scorer:
             for future in pending:  # when one has no score, the others need none any more
                 future.cancel()
         for text, classification in scored.items():
+            self.saw(classification.version)
             self._cache.put(text, classification)
         return scored

@@ -107,26 +107,32 @@ def _reason(error: grpc.aio.AioRpcError) -> str:
 
 
 class TritonClassifier:
-    """Scores prompts with a model of this project's Triton contract."""
+    """Scores prompts with a model of this project's Triton contract: one `version`, or "" for the newest."""
 
-    def __init__(self, connection: TritonConnection, model: str) -> None:
+    def __init__(self, connection: TritonConnection, model: str, version: str = "") -> None:
         self._connection = connection
         self._model = model
+        self._version = version
         self._labels: dict[Version, Labels] = {}
 
-    async def labels(self, version: str = "") -> Labels:
+    async def labels(self) -> Labels:
         """Read the labels from the served model's configuration; ClassifierError when it has none."""
-        config = await self._connection.model_config(self._model, version)
-        return _labels_of(config.parameters["spec"].string_value, self._model)
+        return await self._labels_of_version(self._version)
 
     async def classify(self, texts: Sequence[str]) -> Sequence[ClassifyResult]:
         """Score N texts in one call. A row that came back as NaN or out of range fails alone."""
-        response = await self._connection.infer(_request(self._model, "TEXT", texts, _OUTPUTS))
+        response = await self._connection.infer(_request(self._model, "TEXT", texts, _OUTPUTS, self._version))
         version = Version(response.model_version)
         labels = self._labels.get(version)
         if labels is None:  # the first answer, or a version that was promoted just now
-            labels = self._labels[version] = await self.labels(version)
+            labels = self._labels[version] = await self._labels_of_version(version)
         return [_classification(labels, version, *row) for row in _rows(response, len(texts), _OUTPUTS)]
+
+    async def _labels_of_version(self, version: str) -> Labels:
+        """Read the `spec_2` of version 2, which is there while two versions are served, or else the one `spec`."""
+        parameters = (await self._connection.model_config(self._model, version)).parameters
+        own = f"spec_{version}"
+        return _labels_of(parameters[own if own in parameters else "spec"].string_value, self._model)
 
 
 class _Spec(msgspec.Struct):
@@ -206,10 +212,11 @@ class LabelClassifier:
         return Classification(self._labels, Version(response.model_version), task_type=scores)
 
 
-def _request(model: str, name: str, texts: Sequence[str], outputs: Iterable[str]) -> Any:  # noqa: ANN401
+def _request(model: str, name: str, texts: Sequence[str], outputs: Iterable[str], version: str = "") -> Any:  # noqa: ANN401
     encoded = [text.encode() for text in texts]
     return pb.ModelInferRequest(
         model_name=model,
+        model_version=version,
         inputs=[pb.ModelInferRequest.InferInputTensor(name=name, datatype="BYTES", shape=[len(texts), 1])],
         outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=output) for output in outputs],
         raw_input_contents=[b"".join(struct.pack("<I", len(text)) + text for text in encoded)],

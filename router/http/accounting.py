@@ -65,10 +65,12 @@ class Accountant:
         if truncated:
             metrics.truncated.inc(truncated)
 
-    def batch(self, report: BatchReport) -> None:
-        """Record one call to the classifier."""
+    def batch(self, report: BatchReport, version: str = "newest") -> None:
+        """Record one call to a version of the classifier, or to whichever is the newest."""
         self._metrics.batch_rows.observe(report.rows)
-        self._metrics.classify.observe(report.call_s)
+        self._metrics.classify.labels(version).observe(report.call_s)
+        self._metrics.classified_rows.labels(version, "ok").inc(report.rows - report.failed)
+        self._metrics.classified_rows.labels(version, "failed").inc(report.failed)
         if report.shared:
             self._metrics.shared_rows.inc(report.shared)
         for delay in report.queue_s:

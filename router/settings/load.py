@@ -17,6 +17,7 @@ from typing import cast
 from router.settings import nvidia_v1
 from router.settings.models import read_model, web_address
 from router.settings.policies import read_policy
+from router.settings.shares import check_shares, read_shares
 from router.settings.types import (
     AdminSettings,
     ModelSettings,
@@ -161,6 +162,7 @@ def _triton(section: Section) -> TritonSettings:
         on_failure=cast("OnFailure", section.choice("on_failure", ("default_model", "reject"), default.on_failure)),
         price_per_hour=section.number("price_per_hour", least=0) if section.get("price_per_hour") else None,
         metrics_url=section.text("metrics_url", f"http://{url.rpartition(':')[0]}:8002/metrics", check=_metrics_url),
+        versions=read_shares(section.text("versions", check=check_shares)) if section.get("versions") else (),
     )
     section.close()
     return triton

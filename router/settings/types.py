@@ -135,7 +135,10 @@ class UpstreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class TritonSettings:
-    """The classifier, and how prompts are batched. `deadline_ms` starts when the batch window closes."""
+    """The classifier, and how prompts are batched. `deadline_ms` starts when the batch window closes.
+
+    `versions` are those that are asked, each with its percent of conversations; without any, Triton's newest is.
+    """
 
     url: str = "127.0.0.1:8001"
     model: str = "prompt_classifier"
@@ -149,6 +152,7 @@ class TritonSettings:
     on_failure: OnFailure = "default_model"
     price_per_hour: float | None = None
     metrics_url: str = "http://127.0.0.1:8002/metrics"
+    versions: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

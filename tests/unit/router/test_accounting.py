@@ -134,12 +134,14 @@ def test_unknown_usage_and_unknown_prices_are_counted_and_never_zero_dollars() -
 
 def test_a_batch_is_reported_with_its_rows_and_waits() -> None:
     books = Books()
-    books.accountant.batch(BatchReport(rows=3, shared=2, queue_s=(0.001, 0.002, 0.003), call_s=0.02))
+    books.accountant.batch(BatchReport(rows=3, shared=2, failed=1, queue_s=(0.001, 0.002, 0.003), call_s=0.02))
     assert books.value("batch_rows_sum") == 3
     assert books.value("shared_rows_total") == 2
     assert books.value("queue_delay_seconds_count") == 3
     assert books.value("queue_delay_seconds_sum") == pytest.approx(0.006)
-    assert (books.value("classify_seconds_count"), books.value("classify_seconds_sum")) == (1, 0.02)
+    assert books.value("classify_seconds_sum", version="newest") == 0.02
+    assert books.value("classified_rows_total", version="newest", result="ok") == 2
+    assert books.value("classified_rows_total", version="newest", result="failed") == 1
 
 
 def test_the_cache_and_the_version_are_counted_by_text() -> None:

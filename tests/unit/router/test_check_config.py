@@ -175,7 +175,7 @@ def test_documented_defaults_are_the_real_ones(
 
 
 def as_documented(value: object) -> str:
-    if value is None:
+    if value in (None, ()):
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

@@ -11,8 +11,9 @@ import pytest
 
 from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
-from router.decide.classification import Classification, Labels
-from router.decide.decider import Decider, Decision, Lane, classifier_of, manual
+from router.decide.classification import Classification, Labels, Version
+from router.decide.decider import Decider, Decision, classifier_of, manual
+from router.decide.lanes import Lane, Lanes
 from router.decide.prompt import Prompt
 from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, ClassifyResult
@@ -56,19 +57,19 @@ class FakeClassifier:
         return [self.says.get(text, unknown) for text in texts]
 
 
-def lane(classifier: Classifier) -> Lane:
+def lane(classifier: Classifier, version: str = "") -> Lane:
     guard = Guard(classifier.classify, Breaker(failures_to_open=5, cooldown_s=1.0))
     batcher: MicroBatcher[Classification] = MicroBatcher(
         guard.classify, max_batch_size=8, max_queue_delay_s=0.001, max_waiting=10, max_in_flight=2
     )
-    return Lane(classifier, guard, Scorer(batcher, ClassificationCache(100), guard, deadline_s=0.05))
+    return Lane(classifier, guard, Scorer(batcher, ClassificationCache(100), guard, 0.05, Version(version) or None))
 
 
 def decider(fake: FakeClassifier, configured: Settings | None = None) -> Decider:
     """A decider whose every policy asks the same fake."""
     configured = configured or settings()
     names = {classifier_of(policy, configured) for policy in configured.policies.values()}
-    return Decider(configured, dict.fromkeys(names, lane(fake)))
+    return Decider(configured, dict.fromkeys(names, Lanes([(100, lane(fake))])))
 
 
 def chat(*turns: str) -> Prompt:
@@ -236,7 +237,10 @@ def test_a_policy_that_the_served_model_cannot_satisfy_stops_the_start() -> None
 def test_the_canary_asks_every_classifier_past_its_cache() -> None:
     async def main() -> None:
         well, ill = FakeClassifier(), FakeClassifier()
-        routes = Decider(settings(), {"prompt_classifier": lane(well), "task_router_ensemble": lane(ill)})
+        routes = Decider(
+            settings(),
+            {"prompt_classifier": Lanes([(100, lane(well))]), "task_router_ensemble": Lanes([(100, lane(ill))])},
+        )
         with pytest.raises(ClassifierError) as bad_row:
             await routes.canary()
         assert bad_row.value.reason == "invalid_output"
@@ -275,3 +279,31 @@ def test_a_longer_prompt_makes_the_dear_model_s_extra_cost_outweigh_the_gain() -
     fake = FakeClassifier({"short": gain, "x" * 16384: gain})
     assert decide(fake, VALUE, chat("short")).model == "dear"
     assert decide(fake, VALUE, chat("x" * 40_000)).model == "cheap"
+
+
+def test_a_conversation_keeps_its_version_and_its_turns_are_never_scored_by_two() -> None:
+    async def main() -> None:
+        old, new = FakeClassifier(), FakeClassifier()
+        for version, fake in (("1", old), ("2", new)):
+            fake.says = {text: classification(version=version) for text in map(str, range(100))}
+        shared = {"prompt_classifier": Lanes([(70, lane(old, "1")), (30, lane(new, "2"))])}
+        decider = Decider(settings({TIERS.name: TIERS}), shared)
+        first = {text: (await decider.decide(TIERS, chat(text))).classifier_version for text in map(str, range(100))}
+        assert set(first.values()) == {"1", "2"}
+        for text, kept in first.items():
+            longer = await decider.decide(TIERS, chat(text, *map(str, range(8))))
+            assert {one.version for one in longer.classifications} == {kept}
+        await decider.close()
+
+    run(main())
+
+
+def test_every_version_that_gets_a_share_is_held_against_the_policies() -> None:
+    lacking = FakeClassifier(labels=dataclasses.replace(LABELS, outcomes=()))
+    shared = {"prompt_classifier": Lanes([(90, lane(FakeClassifier(), "1")), (10, lane(lacking, "2"))])}
+
+    async def main() -> None:
+        with pytest.raises(ConfigurationError, match="outcome"):
+            await Decider(settings({TIERS.name: TIERS}), shared).check_contract()
+
+    run(main())

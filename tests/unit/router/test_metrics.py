@@ -68,6 +68,7 @@ def test_counters_end_in_total_and_times_are_in_seconds(text: str) -> None:
 def test_buckets_rise_and_tell_the_promised_overhead_apart() -> None:
     metrics = Metrics()
     metrics.overhead.labels("tiers")
+    metrics.classify.labels("newest")
     for histogram in (metrics.overhead, metrics.queue_delay, metrics.classify, metrics.batch_rows):
         bounds = [float(s.labels["le"]) for m in histogram.collect() for s in m.samples if s.name.endswith("_bucket")]
         assert bounds == sorted(set(bounds))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
-from router.decide.classification import Classification
+from router.decide.classification import Classification, Version
 from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.errors import ClassifierError
 from tests.unit.router.examples import classification
@@ -21,6 +21,7 @@ from tests.unit.router.virtual_time import run
 
 def test_the_cache_forgets_the_least_recently_used() -> None:
     cache = ClassificationCache(2)
+    cache.saw(Version("1"))
     for text in ("a", "b"):
         cache.put(text, classification())
     assert cache.get("a")
@@ -31,13 +32,16 @@ def test_the_cache_forgets_the_least_recently_used() -> None:
     assert len(cache) == 2
 
 
-def test_another_version_empties_the_cache() -> None:
+def test_another_version_has_its_own_entries_and_none_drives_the_other_out() -> None:
     cache = ClassificationCache(10)
-    cache.put("a", classification(version="1"))
-    newer = classification(version="2")
-    cache.put("b", newer)
-    assert cache.get("a") is None
-    assert cache.get("b") is newer
+    old, new = classification(version="1"), classification(version="2")
+    for one in (old, new, old):
+        cache.saw(one.version)
+        cache.put("a", one)
+        assert cache.get("a") is one
+    assert cache.get("a", Version("2")) is new
+    assert cache.get("a", Version("3")) is None
+    assert len(cache) == 2
 
 
 def test_a_cache_of_no_entries_remembers_nothing() -> None:
@@ -49,27 +53,27 @@ def test_a_cache_of_no_entries_remembers_nothing() -> None:
 
 def test_only_exactly_the_same_text_is_known() -> None:
     cache = ClassificationCache(10)
+    cache.saw(Version("1"))
     cache.put("a", classification())
     assert [cache.get(text) for text in ("A", "a ", "\ufeffa", "")] == [None] * 4
 
 
 @given(st.integers(0, 4), st.lists(st.tuples(st.booleans(), st.sampled_from("abcdef"), st.sampled_from("12"))))
-def test_the_cache_is_an_lru_of_one_version(entries: int, steps: list[tuple[bool, str, str]]) -> None:
+def test_the_cache_is_an_lru_of_texts_and_versions(entries: int, steps: list[tuple[bool, str, str]]) -> None:
     cache = ClassificationCache(entries)
-    expected: OrderedDict[str, Classification] = OrderedDict()
+    expected: OrderedDict[tuple[str, str], Classification] = OrderedDict()
     for is_put, text, version in steps:
+        known = (text, version)
         if is_put:
-            put = classification(version=version)
-            cache.put(text, put)
-            if any(known.version != version for known in expected.values()):
-                expected.clear()
-            expected[text] = put
+            expected[known] = classification(version=version)
+            expected.move_to_end(known)
+            cache.put(text, expected[known])
             while len(expected) > entries:
                 expected.popitem(last=False)
         else:
-            assert cache.get(text) is expected.get(text)
-            if text in expected:
-                expected.move_to_end(text)
+            assert cache.get(text, Version(version)) is expected.get(known)
+            if known in expected:
+                expected.move_to_end(known)
         assert len(cache) == len(expected) <= entries
 
 

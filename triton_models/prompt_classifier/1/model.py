@@ -42,7 +42,7 @@ class TritonPythonModel:
                 lambda line: pb_utils.Logger.log_warn(f"{args['model_instance_name']}: {line}"),
             )
             self.scorer = Scorer.load(version_dir, sessions=running.sessions)
-            check_config(json.loads(args["model_config"]), read_spec(version_dir))
+            check_config(json.loads(args["model_config"]), read_spec(version_dir), args["model_version"])
         except VersionError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         self.counters = Counters(args["model_name"], args["model_version"])
@@ -146,9 +146,13 @@ def response(scores: Scores, start: int, stop: int) -> pb_utils.InferenceRespons
     )
 
 
-def check_config(config: Mapping[str, Any], spec: object) -> None:
-    """Refuse a model config whose `spec`, which the router reads, is not the one beside the weights."""
-    text = config.get("parameters", {}).get("spec", {}).get("string_value", "")
+def check_config(config: Mapping[str, Any], spec: object, version: str) -> None:
+    """Refuse a model config whose `spec`, which the router reads, is not the one beside the weights.
+
+    While two versions are served, one has the parameter `spec` and the other `spec_2`, with its own number.
+    """
+    parameters = config.get("parameters", {})
+    text = parameters.get(f"spec_{version}", parameters.get("spec", {})).get("string_value", "")
     try:
         same = json.loads(text) == spec
     except ValueError:
