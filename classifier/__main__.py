@@ -6,6 +6,8 @@
   python -m classifier predict --model triton_models/prompt_classifier/1 --input X.jsonl --output Y.jsonl
   python -m classifier evaluate --scores Y.jsonl --report REPORT
   python -m classifier calibrate --scores Y.jsonl --target-strong-share 0.3
+  python -m classifier promote --candidate VERSION --model DIR --data HELD_OUT --router URL
+  python -m classifier rollback --model DIR --router URL
   python -m classifier render-config
   python -m classifier time-eager
 
@@ -21,7 +23,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from classifier import commands_offline
+from classifier import commands_offline, commands_serving
 from classifier.command import progress_on_stderr
 from classifier.errors import CheckpointError, ClassifierError, VersionError
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe
@@ -162,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--version", type=Path, help="exported version directory, for --profile tensorrt")
 
     commands_offline.add_commands(add)
+    commands_serving.add_commands(add)
 
     timing = add("time-eager", time_eager)
     timing.add_argument("--pad-to", type=int, help="pad every row to so many tokens (default: its batch's longest)")

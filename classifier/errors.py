@@ -4,7 +4,8 @@ ClassifierError
 ├── DataError        a file of training or evaluation data
 ├── CheckpointError  a checkpoint directory, or MiniLM's weights
 ├── ExportError      a model that must not be served
-└── VersionError     a version directory or a Triton config beside it
+├── VersionError     a version directory or a Triton config beside it
+└── PromotionError   a version that is not promoted, or was rolled back
 """
 
 
@@ -26,3 +27,7 @@ class ExportError(ClassifierError):
 
 class VersionError(ClassifierError):
     """Names the file and what is missing in it."""
+
+
+class PromotionError(ClassifierError):
+    """Says why, and which version serves now."""

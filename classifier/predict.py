@@ -60,7 +60,13 @@ def predict(version: Path, prompts: Sequence[str], progress: Progress) -> Predic
     spec = json.loads((version / "spec.json").read_text(encoding="utf-8"))
     parts = []
     for start in range(0, len(prompts), ROWS_PER_CALL):
-        parts.append(scorer.score(prompts[start : start + ROWS_PER_CALL]))
+        try:
+            parts.append(scorer.score(prompts[start : start + ROWS_PER_CALL]))
+        except Exception as error:  # ONNX Runtime's share no public base; a message could quote nothing but shapes
+            raise VersionError(
+                f"{version}: the model fails on a prompt of rows {start + 1:,} to {start + ROWS_PER_CALL:,} "
+                f"({type(error).__name__}): do tokenizer.json and model.onnx belong together?"
+            ) from error
         if (start // ROWS_PER_CALL) % 20 == 19:
             progress(f"scored {start + ROWS_PER_CALL:,} of {len(prompts):,} prompts")
     scores = scoring.Scores.joined(parts)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from classifier.errors import VersionError
 
-_SPEC_LINE = re.compile(r'^parameters\s*\{\s*key:\s*"spec"\s.*$', re.MULTILINE)
-_SERVED_VERSIONS = re.compile(
+SPEC_LINE = re.compile(r'^parameters\s*\{\s*key:\s*"spec"\s.*$', re.MULTILINE)
+SERVED_VERSIONS = re.compile(
     r"^version_policy\s*:?\s*\{\s*specific\s*:?\s*\{\s*versions\s*:\s*\[([\d\s,]*)\]", re.MULTILINE
 )
 
@@ -32,13 +32,13 @@ def all_configs(model: Path) -> list[Path]:
 
 def serves(config: Path, version: str) -> bool:
     """Whether the config's version_policy names this version; one without such a policy serves whatever is there."""
-    policy = _SERVED_VERSIONS.search(config.read_text(encoding="utf-8"))
+    policy = SERVED_VERSIONS.search(config.read_text(encoding="utf-8"))
     return policy is None or version in re.split(r"[\s,]+", policy.group(1))
 
 
-def spec_line(spec: object) -> str:
-    """The one line of protobuf text that carries `spec` as the parameter named spec."""
-    return f'parameters {{ key: "spec" value {{ string_value: "{protobuf_escape(json.dumps(spec))}" }} }}'
+def spec_line(spec: object, key: str = "spec") -> str:
+    """The one line of protobuf text that carries `spec` as the parameter named `key`."""
+    return f'parameters {{ key: "{key}" value {{ string_value: "{protobuf_escape(json.dumps(spec))}" }} }}'
 
 
 def protobuf_escape(text: str) -> str:
@@ -49,7 +49,7 @@ def protobuf_escape(text: str) -> str:
 def _with_spec(config: Path, line: str) -> str:
     text = config.read_text(encoding="utf-8")
     # A function, because a replacement string would have its backslashes interpreted.
-    replaced, count = _SPEC_LINE.subn(lambda _: line, text)
+    replaced, count = SPEC_LINE.subn(lambda _: line, text)
     if count != 1:
         raise VersionError(
             f'{config}: found {count} lines that start with `parameters {{ key: "spec"`; exactly one is '

@@ -1,0 +1,280 @@
+"""A new version comes into service beside the old one: a real Triton, a real router of two workers, under load."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtest.local_triton import LocalTriton
+from loadtest.simulated_llm import simulated_llm
+from tests.integration.router_process import CHAT, REPOSITORY, RouterProcess, chat_body, send, tiers, wait_until
+from tests.tiny_classifier import (
+    TRITON_MODELS,
+    WORDS,
+    expected_probabilities,
+    write_tiny_repository,
+    write_tiny_version,
+)
+
+FAST = ("--steps", "30", "100", "--step-seconds", "0.5", "--min-decisions", "40", "--step-timeout", "60")
+VOCABULARY = [word for word in WORDS if word.isalpha()]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Triton with the tiny classifier as version 1, and a router that reads the shares beside it."""
+
+    triton: LocalTriton
+    router: RouterProcess
+    model: Path
+    admin_url: str
+
+    def answer(self, prompt: str) -> tuple[int, str | None, str | None]:
+        """Return status, classifier version and where the decision came from."""
+        answer = send(self.router.port, "POST", CHAT, chat_body(prompt))
+        return answer.status, answer.header("x-router-classifier-version"), answer.header("x-router-decision")
+
+    def command(self, name: str, *options: str) -> list[str]:
+        where = ["--model", str(self.model), "--config-name", "cpu", "--router", self.admin_url]
+        return [sys.executable, "-m", "classifier", name, *where, *options]
+
+    def run(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = self.command(name, *options)
+        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=110, check=False)
+
+    def promote(self, candidate: Path, held_out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        triton = ("--triton", self.triton.grpc_url, "--bootstrap", "100")
+        return self.run("promote", "--candidate", str(candidate), "--data", str(held_out), *triton, *FAST, *options)
+
+
+@contextmanager
+def running_service(directory: Path) -> Iterator[Service]:
+    models = write_tiny_repository(directory / "source", max_tokens=64)
+    with LocalTriton.start(directory / "triton", models=models) as triton, simulated_llm("cheap-sim") as llm:
+        model = directory / "triton" / "models" / "prompt_classifier"
+        (model / "shares").write_text("1\n")
+        upstream = {"api_base": llm.base_url, "model": "cheap-sim", "price": {"input": 1, "output": 2}}
+        config = {
+            "server": {"workers": 2},
+            "triton": {
+                "url": triton.grpc_url,
+                "deadline_ms": 5000,
+                "versions": f"${{file:{model / 'shares'}}}",
+            },
+            "models": {"cheap": upstream, "expensive": {**upstream, "price": {"input": 10, "output": 20}}},
+            "policies": {"default": tiers("cheap", "expensive", start=0.25)},
+        }
+        router = RouterProcess.start(config, directory / "router")
+        try:
+            found = re.search(r"dashboard at (http://127\.0\.0\.1:\d+)", router.log())
+            assert found is not None
+            yield Service(triton, router, model, found.group(1))
+        finally:
+            router.stop()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with running_service(tmp_path_factory.mktemp("promotion")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The strong model is always right, the weak one where the tiny classifier sees no need of the other."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for _ in range(400):
+        words = rng.choice(VOCABULARY, int(rng.integers(2, 6))).tolist()
+        _, only_strong, only_weak, neither = expected_probabilities(words)[0]
+        need_strong = (2 * only_strong - only_weak + neither) / 2
+        rows.append({"prompt": " ".join(words), "weak_score": float(need_strong < 0.25), "strong_score": 1.0})
+    path = tmp_path_factory.mktemp("held-out") / "held_out.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def tiny_candidate(directory: Path, change: Callable[[str], str] = str, file: str = "model.py") -> Path:
+    """A version with the committed code, one file of which is changed."""
+    write_tiny_version(directory, max_tokens=64)
+    for source in (TRITON_MODELS / "prompt_classifier" / "1").glob("*.py"):
+        shutil.copy(source, directory)
+    text = (directory / file).read_text()
+    (directory / file).write_text(change(text))
+    return directory
+
+
+@dataclass
+class Load:
+    """Requests of four clients, from entering the context to leaving it; most prompts are new."""
+
+    service: Service
+    answers: list[tuple[int, str | None, str | None]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Load:
+        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(4)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _client(self, number: int) -> None:
+        rng = np.random.default_rng(number)
+        while not self._stop.is_set():
+            self.answers.append(self.service.answer(" ".join(rng.choice(VOCABULARY, 5).tolist())))
+            time.sleep(0.01)
+
+    def count(self) -> tuple[Counter[int], Counter[str | None]]:
+        """Return how many answers had each status, and each version."""
+        return Counter(status for status, _, _ in self.answers), Counter(version for _, version, _ in self.answers)
+
+
+def serving(service: Service) -> set[str | None]:
+    return {service.answer(f"{word} {number}")[1] for word in VOCABULARY for number in range(10)}
+
+
+def served_by_triton(service: Service) -> str:
+    return (service.model / "configs" / "cpu.pbtxt").read_text().partition("version_policy")[2].partition("\n")[0]
+
+
+def test_a_version_is_promoted_and_rolled_back_under_load_without_losing_a_request(
+    service: Service, held_out: Path, tmp_path: Path
+) -> None:
+    with Load(service) as load:
+        promoted = service.promote(tiny_candidate(tmp_path / "candidate"), held_out)
+        assert promoted.returncode == 0, promoted.stderr
+        assert json.loads(promoted.stdout)["to"] == "2"
+        assert serving(service) == {"2"}
+        back = service.run("rollback")
+        assert (back.returncode, back.stdout) == (0, "version 1 serves\n"), back.stderr
+        assert serving(service) == {"1"}
+    statuses, versions = load.count()
+    assert set(statuses) == {200}
+    assert versions["1"] > 40
+    assert versions["2"] > 40
+    assert set(versions) == {"1", "2"}  # nobody fell back
+    again = service.run("rollback")
+    assert again.returncode == 1
+    assert "nothing to go back to" in again.stderr
+    history = [json.loads(line) for line in (service.model / "promotions.jsonl").read_text().splitlines()]
+    assert [(one.get("promoted"), one.get("rolled_back_to")) for one in history] == [(True, None), (None, "1")]
+
+
+BAD = {
+    "fails on some prompts": (
+        "model.py",
+        lambda text: text.replace(
+            "    return texts\n", '    if "poem" in texts[0]:\n        raise ValueError("broken")\n    return texts\n'
+        ),
+        r"\d+ of \d+ prompts failed, allowed are 1\.0%",
+    ),
+    "is slow": (
+        "model.py",
+        lambda text: text.replace(
+            "        responses: list", "        import time\n\n        time.sleep(0.3)\n        responses: list"
+        ),
+        r"p95 of a call is \d+ ms, with the serving version \d+ ms",
+    ),
+    "cannot be loaded": (
+        "model.py",
+        lambda text: text.replace(
+            "        version_dir = ", '        raise pb_utils.TritonModelException("broken")\n        version_dir = '
+        ),
+        r"Triton at .* could not load prompt_classifier: .*broken",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_version_that_is_not_sound_goes_back_by_itself(
+    what: str, service: Service, held_out: Path, tmp_path: Path
+) -> None:
+    file, change, reason = BAD[what]
+    config = served_by_triton(service)
+    before = serving(service)
+    with Load(service) as load:
+        refused = service.promote(tiny_candidate(tmp_path / "candidate", change, file), held_out)
+    assert refused.returncode == 1, refused.stderr
+    assert re.search(rf"version \d+ was rolled back, version 1 serves: {reason}", refused.stderr), refused.stderr
+    assert set(load.count()[0]) == {200}
+    assert serving(service) == before == {"1"}
+    assert served_by_triton(service) == config
+    assert (service.model / "shares").read_text() == "1=100\n"
+
+
+def test_decisions_that_drift_send_a_forced_version_back(service: Service, held_out: Path, tmp_path: Path) -> None:
+    """The outcome's temperature is so high that every prompt looks alike, and goes to the cheap model."""
+    candidate = tiny_candidate(tmp_path / "candidate")
+    spec = json.loads((candidate / "spec.json").read_text())
+    (candidate / "spec.json").write_text(
+        json.dumps({**spec, "calibration": {"temperature": 1000, "bias": [9, 0, 0, 0]}})
+    )
+    refused = service.promote(candidate, held_out)
+    assert refused.returncode == 1
+    assert "not promoted, version 1 serves: it " in refused.stderr
+    with Load(service):
+        forced = service.promote(candidate, held_out, "--force")
+    assert forced.returncode == 1
+    assert "forced in spite of: it " in forced.stderr
+    assert re.search(r"[\d.]+% of its decisions go to other models, allowed are 15\.0%", forced.stderr)
+    assert serving(service) == {"1"}
+
+
+def test_without_traffic_a_step_is_not_judged_and_goes_back(service: Service, held_out: Path, tmp_path: Path) -> None:
+    refused = service.promote(tiny_candidate(tmp_path / "candidate"), held_out, "--step-timeout", "1")
+    assert refused.returncode == 1
+    assert re.search(r"0 decisions in \d+ s, 40 are needed to judge a step", refused.stderr)
+    assert serving(service) == {"1"}
+
+
+def test_a_stopped_promotion_goes_back(service: Service, held_out: Path, tmp_path: Path) -> None:
+    candidate = tiny_candidate(tmp_path / "candidate")
+    options = ["--candidate", str(candidate), "--data", str(held_out), "--triton", service.triton.grpc_url]
+    command = service.command("promote", *options, "--bootstrap", "50", "--steps", "50", "100")
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as promoting:
+        wait_until(lambda: "=50" in (service.model / "shares").read_text(), deadline_s=60)
+        promoting.send_signal(signal.SIGTERM)
+        assert promoting.wait(30) == 1
+    assert serving(service) == {"1"}
+
+
+def test_a_triton_that_dies_meanwhile_leaves_files_with_which_the_old_version_starts_again(
+    tmp_path: Path, held_out: Path
+) -> None:
+    with running_service(tmp_path / "service") as service:
+        config = served_by_triton(service)
+        options = ["--candidate", str(tiny_candidate(tmp_path / "candidate")), "--data", str(held_out)]
+        command = service.command("promote", *options, "--triton", service.triton.grpc_url, "--bootstrap", "50", *FAST)
+        with (
+            Load(service) as load,
+            subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as promoting,
+        ):
+            wait_until(lambda: "=30" in (service.model / "shares").read_text(), deadline_s=60)
+            os.kill(service.triton.pid, signal.SIGKILL)
+            _, said = promoting.communicate(timeout=60)
+        assert promoting.returncode == 1
+        assert "was rolled back, version 1 serves:" in said
+        assert "Traceback" not in said
+        assert set(load.count()[0]) == {200}  # the default model answers
+        assert served_by_triton(service) == config
+        assert (service.model / "shares").read_text() == "1=100\n"
