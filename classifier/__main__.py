@@ -113,6 +113,8 @@ def main() -> None:
     try:
         arguments.run(arguments)
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("tritonclient", "prometheus_client"):
+            sys.exit(f"error: {error.name} is not installed: run this in the router's environment, .venv/bin/python")
         if error.name not in ("torch", "onnx", "safetensors", "tokenizers", "onnxruntime", "accelerate"):
             raise
         sys.exit(f"error: {error.name} is not installed: `make train-env`, then .venv-train/bin/python -m classifier")

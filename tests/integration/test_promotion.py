@@ -180,26 +180,31 @@ def test_a_version_is_promoted_and_rolled_back_under_load_without_losing_a_reque
     assert [(one.get("promoted"), one.get("rolled_back_to")) for one in history] == [(True, None), (None, "1")]
 
 
+def before(line: str, *inserted: str) -> Callable[[str], str]:
+    """Insert lines into a file's text, before `line` and as far indented."""
+    indentation = line[: len(line) - len(line.lstrip())]
+
+    def change(text: str) -> str:
+        assert text.count(line) == 1, f"not found once: {line}"
+        return text.replace(line, "".join(f"{indentation}{one}\n" for one in inserted) + line)
+
+    return change
+
+
 BAD = {
     "fails on some prompts": (
-        "model.py",
-        lambda text: text.replace(
-            "    return texts\n", '    if "poem" in texts[0]:\n        raise ValueError("broken")\n    return texts\n'
-        ),
+        "scoring.py",
+        before('            texts.append(row.decode("utf-8"))', 'if b"poem" in row: raise ValueError("broken")'),
         r"\d+ of \d+ prompts failed, allowed are 1\.0%",
     ),
     "is slow": (
         "model.py",
-        lambda text: text.replace(
-            "        responses: list", "        import time\n\n        time.sleep(0.3)\n        responses: list"
-        ),
-        r"p95 of a call is \d+ ms, with the serving version \d+ ms",
+        before("        responses: list[", "import time", "time.sleep(0.3)"),
+        r"p95 of a call is \d+ ms, with the serving version [\d.]+ ms",
     ),
     "cannot be loaded": (
         "model.py",
-        lambda text: text.replace(
-            "        version_dir = ", '        raise pb_utils.TritonModelException("broken")\n        version_dir = '
-        ),
+        before("        version_dir = Path", 'raise pb_utils.TritonModelException("broken")'),
         r"Triton at .* could not load prompt_classifier: .*broken",
     ),
 }
@@ -211,13 +216,13 @@ def test_a_version_that_is_not_sound_goes_back_by_itself(
 ) -> None:
     file, change, reason = BAD[what]
     config = served_by_triton(service)
-    before = serving(service)
+    version = serving(service)
     with Load(service) as load:
         refused = service.promote(tiny_candidate(tmp_path / "candidate", change, file), held_out)
     assert refused.returncode == 1, refused.stderr
     assert re.search(rf"version \d+ was rolled back, version 1 serves: {reason}", refused.stderr), refused.stderr
     assert set(load.count()[0]) == {200}
-    assert serving(service) == before == {"1"}
+    assert serving(service) == version == {"1"}
     assert served_by_triton(service) == config
     assert (service.model / "shares").read_text() == "1=100\n"
 
