@@ -39,7 +39,7 @@ policies:
   task: {type: task_map, models: {Code Generation: big}, default_model: cheap, min_probability: 0.4}
   only: {type: fixed, model: local, fallbacks: []}
   v1: {type: label, triton_model: ens, llms: [{label: Hard, model: big}, {label: Other, model: cheap}]}
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture
