@@ -1,11 +1,11 @@
-"""predict, evaluate and calibrate: what needs a version's files, or only its scores, and neither torch nor Triton."""
+"""predict, import, evaluate and calibrate: a version's files or only its scores; neither torch nor Triton."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import Final
 
-from classifier import threshold
+from classifier import convert, threshold
 from classifier.command import Add, progress_on_stderr
 from classifier.errors import DataError
 from classifier.metrics import Interval
@@ -18,6 +18,16 @@ def add_commands(add: Add) -> None:
     predicting.add_argument("--model", type=Path, required=True, help="version directory")
     predicting.add_argument("--input", type=Path, required=True, help="JSON lines with `prompt`, gzipped or not")
     predicting.add_argument("--output", type=Path, required=True, help="where to write them")
+
+    importing = add("import", import_rows)
+    importing.add_argument("--format", choices=convert.FORMATS, required=True, help="what --input is")
+    importing.add_argument(
+        "--input", type=Path, nargs="+", required=True, help="files; more than one of a decision log"
+    )
+    importing.add_argument("--output", type=Path, required=True, help="where to write JSON lines")
+    importing.add_argument("--grades", type=Path, help="for a decision log: request_id, weak_score, strong_score")
+    importing.add_argument("--weak", help="the cheap model, as the file calls it")
+    importing.add_argument("--strong", help="the expensive model, as the file calls it")
 
     evaluating = add("evaluate", evaluate)
     _add_sample(evaluating)
@@ -48,6 +58,26 @@ def predict(arguments: argparse.Namespace) -> None:
 
     rows = predict_file(arguments.model, arguments.input, arguments.output, progress_on_stderr())
     print(f"{rows:,} rows written to {arguments.output}")
+
+
+def import_rows(arguments: argparse.Namespace) -> None:
+    """Make rows to train and judge on of a decision log, a RouteLLM benchmark or votes between two models.
+
+    decision-log needs --grades: what the two models' answers to logged requests were worth, 0..1, by request_id.
+    routellm (CSV) and preferences (JSON lines or a JSON list) need --weak and --strong, the models' names in the file.
+    """
+    progress = progress_on_stderr()
+    if arguments.format == "decision-log":
+        if arguments.grades is None:
+            raise DataError("--format decision-log needs --grades: JSON lines of request_id, weak_score, strong_score")
+        rows = convert.from_decision_log(arguments.input, arguments.grades, progress)
+    else:
+        if arguments.weak is None or arguments.strong is None:
+            raise DataError(f"--format {arguments.format} needs --weak and --strong: the models' names in the file")
+        read = convert.from_routellm if arguments.format == "routellm" else convert.from_preferences
+        rows = [row for path in arguments.input for row in read(path, arguments.weak, arguments.strong, progress)]
+    convert.write_rows(rows, arguments.output)
+    print(f"{len(rows):,} rows written to {arguments.output}")
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

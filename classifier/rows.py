@@ -14,17 +14,38 @@ Row = TypeVar("Row")
 BAD_SHARE: Final = 0.05  # with more, the file is not what its owner thinks it is
 
 
-def read_rows(path: Path, read: Callable[[Line], Row], progress: Callable[[str], None]) -> list[Row]:
-    """What `read` makes of each line of a file, gzipped or not, in order; blank lines are skipped.
+def json_lines(path: Path) -> Iterator[Line | DataError]:
+    """Each line of a file, gzipped or not, as an object, or what is wrong with it; blank lines are skipped."""
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give JSON lines, gzipped or not")
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as stream:
+            yield from (_object(path, number, text) for number, text in enumerate(stream, start=1) if text.strip())
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+def read_rows(
+    path: Path,
+    read: Callable[[Line], Row],
+    progress: Callable[[str], None],
+    *,
+    lines: Callable[[Path], Iterator[Line | DataError]] = json_lines,
+) -> list[Row]:
+    """What `read` makes of each row that `lines` finds in a file, in order.
 
     A line that is no JSON object, or for which `read` raises DataError, is bad: the first is reported with its place.
     Raises DataError when more than BAD_SHARE of the lines are bad, or when none is good.
     """
     rows: list[Row] = []
     bad: list[DataError] = []
-    for found in _lines(path):
+    for found in lines(path):
+        if isinstance(found, DataError):
+            bad.append(found)
+            continue
         try:
-            rows.append(read(_object(found)))
+            rows.append(read(found))
         except DataError as error:
             bad.append(error)
     if bad:
@@ -37,23 +58,11 @@ def read_rows(path: Path, read: Callable[[Line], Row], progress: Callable[[str],
     return rows
 
 
-def _lines(path: Path) -> Iterator[tuple[Path, int, str]]:
-    if not path.is_file():
-        raise DataError(f"{path} is no file: give JSON lines, gzipped or not")
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rt", encoding="utf-8") as stream:
-            yield from ((path, number, text) for number, text in enumerate(stream, start=1) if text.strip())
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
-
-
-def _object(found: tuple[Path, int, str]) -> Line:
-    path, number, text = found
+def _object(path: Path, number: int, text: str) -> Line | DataError:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error})") from None
+        return DataError(f"{path}, line {number}: not JSON ({error})")
     if not isinstance(fields, dict):
-        raise DataError(f"{path}, line {number}: expected an object, found {type(fields).__name__}")
+        return DataError(f"{path}, line {number}: expected an object, found {type(fields).__name__}")
     return Line(path, number, fields)

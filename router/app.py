@@ -26,6 +26,7 @@ from router.http.admission import Admission
 from router.http.asgi import ASGIApp, Receive, Scope, Send, answer_safely
 from router.http.chat import ChatEndpoint
 from router.http.dashboard import dashboard_api
+from router.http.decision_log import DecisionLog
 from router.http.forward import Forwarder
 from router.http.live import RecentExchanges, live_api
 from router.http.models import models_api
@@ -71,6 +72,10 @@ class Application:
         self._upstream = UpstreamClient()
         self._tracing = Tracing.to(settings.tracing.otlp_endpoint)
         self._decider = _decider(settings, self._triton, self._accountant, self._tracing, process.caches)
+        self._decision_log: DecisionLog | None = None
+        log = settings.decision_log
+        if log.path is not None:
+            self._decision_log = DecisionLog(log.path, log, settings.triton.max_text_chars, process.metrics)
         self._answer = self._listeners(process, reload)
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -79,6 +84,8 @@ class Application:
     async def __aenter__(self) -> Self:
         await self._triton.__aenter__()
         await self._upstream.__aenter__()
+        if self._decision_log is not None:
+            self._decision_log.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -87,6 +94,8 @@ class Application:
         await self._upstream.__aexit__()
         await self._triton.__aexit__()
         self._tracing.close()
+        if self._decision_log is not None:
+            await asyncio.to_thread(self._decision_log.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -126,7 +135,7 @@ class Application:
         describe(api)
         models = {name: Replicas(model, settings.upstreams, process.metrics) for name, model in settings.models.items()}
         forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
-        chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing)
+        chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing, self._decision_log)
         public = _in_front_of(api, process.admission.counted(chat))
         if not settings.admin.enabled:
             return public

@@ -160,6 +160,9 @@ class Metrics:
         self.unpriced = counter("unpriced_requests", "Answers by models whose price is unknown.", "model")
 
         # The process
+        self.decision_log_lines = counter(
+            "decision_log_lines", "Lines of the decision log: written, or dropped when the disk is too slow.", "result"
+        )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop was, by a timer in it.", _LAG_S)
         self.loop_blocked = counter("event_loop_blocked", "Times that it was late by over 100 ms; the log says where.")
         self.admitted_share = gauge("admitted_share", "Share of new requests that are let in.", of="min")

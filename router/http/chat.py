@@ -34,6 +34,7 @@ from router.http.asgi import (
     send_whole,
 )
 from router.http.body import check_stream_fields, parse_body, read_body
+from router.http.decision_log import DecisionLog
 from router.http.exchange import Exchange
 from router.http.forward import Chat, Forwarder
 from router.http.selection import select
@@ -56,12 +57,14 @@ class ChatEndpoint:
         forwarder: Forwarder,
         accountant: Accountant,
         tracing: Tracing,
+        decision_log: DecisionLog | None = None,
     ) -> None:
         self._settings = settings
         self._decider = decider
         self._forwarder = forwarder
         self._accountant = accountant
         self._tracing = tracing
+        self._decision_log = decision_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, it is accounted with exactly one outcome."""
@@ -85,6 +88,7 @@ class ChatEndpoint:
             await _send_error(exchange, RouterError("The router failed. The operator's log knows why."), send)
         finally:
             self._accountant.end(exchange)
+            self._log(exchange)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._settings.server
@@ -94,12 +98,19 @@ class ChatEndpoint:
         chosen = select(self._settings, body.fields, scope["headers"])
         wants_stream, wants_usage = check_stream_fields(body.fields)
         prompt = Prompt.of_chat(body.fields)
+        if self._decision_log is not None:
+            exchange.logged_prompt = self._decision_log.text_of(prompt)
         with CancelledOnDisconnect(scope):
             decision = await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)
             chat = Chat(body, wants_stream, wants_usage, scope["headers"])
             await self._forwarder.forward(exchange, decision, chat, send)
+
+    def _log(self, exchange: Exchange) -> None:
+        if self._decision_log is not None and exchange.logged_prompt is not None:
+            self._decision_log.add(exchange, exchange.logged_prompt)
+            exchange.logged_prompt = None  # the dashboard keeps exchanges, and no prompt
 
     async def _decide(self, chosen: PolicySettings | Decision, prompt: Prompt) -> Decision:
         with self._tracing.span("decide"):

@@ -35,6 +35,7 @@ class Exchange:
     finished: bool = False  # a finish_reason or [DONE] has passed: what the model had to say is complete
     done: bool = False  # the stream's [DONE] has passed
     outcome: str = "internal_error"
+    logged_prompt: str | None = None  # until the end, when the request is to be in the decision log
 
     def decided(self, decision: Decision) -> None:
         """Keep the decision, and the headers that explain it."""

@@ -20,6 +20,7 @@ from router.settings.policies import read_policy
 from router.settings.shares import check_shares, read_shares
 from router.settings.types import (
     AdminSettings,
+    DecisionLogSettings,
     ModelSettings,
     OnFailure,
     PolicySettings,
@@ -104,11 +105,12 @@ def _settings(root: Section, source: str) -> Settings:
     triton = _triton(root.section("triton"))
     tracing = _tracing(root.section("tracing"))
     upstreams = _upstreams(root.section("upstreams"))
+    decision_log = _decision_log(root.section("decision_log"))
     models = _models(root)
     policies = _policies(root, models)
     default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
     root.close()
-    return Settings(server, admin, triton, models, policies, default_policy, source, tracing, upstreams)
+    return Settings(server, admin, triton, models, policies, default_policy, source, tracing, upstreams, decision_log)
 
 
 def _server(section: Section) -> ServerSettings:
@@ -174,6 +176,18 @@ def _tracing(section: Section) -> TracingSettings:
     return TracingSettings(endpoint)
 
 
+def _decision_log(section: Section) -> DecisionLogSettings:
+    default = DecisionLogSettings()
+    decision_log = DecisionLogSettings(
+        path=section.text("path", check=_log_file) if section.get("path") else None,
+        sample=section.number("sample", default.sample, above=0, most=1),
+        max_bytes=section.integer("max_bytes", default.max_bytes, least=1024, most=2**40),
+        keep=section.integer("keep", default.keep, least=1, most=1000),
+    )
+    section.close()
+    return decision_log
+
+
 def _upstreams(section: Section) -> UpstreamSettings:
     default = UpstreamSettings()
     upstreams = UpstreamSettings(
@@ -230,6 +244,13 @@ def _check_name(name: str, node: Node, problems: Problems) -> None:
         problems.add(node, 'the name "auto" is taken: clients say it for the default policy; choose another')
     elif not re.fullmatch(r"[!-?A-~]{1,128}", name):
         problems.add(node, f'the name {shown(name)} must be 1 to 128 printable ASCII characters, no space, no "@"')
+
+
+def _log_file(value: str) -> str | None:
+    if not value.startswith("/"):
+        return "must be an absolute path, such as /var/log/llm-router/decisions.jsonl"
+    folder = Path(value).parent
+    return None if folder.is_dir() else f"must be in a directory that is there; {folder} is not: make it"
 
 
 def _host(value: str) -> str | None:

@@ -182,6 +182,16 @@ class TracingSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionLogSettings:
+    """Where decisions are logged with their prompts, None for nowhere; `sample` is the share of requests, 0..1."""
+
+    path: str | None = None
+    sample: float = 1.0
+    max_bytes: int = 104_857_600
+    keep: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class AdminSettings:
     """The listener for whoever runs the router: dashboard, metrics, health. `port` 0 takes any free one."""
 
@@ -291,3 +301,4 @@ class Settings:
     source: str
     tracing: TracingSettings = TracingSettings()
     upstreams: UpstreamSettings = UpstreamSettings()
+    decision_log: DecisionLogSettings = DecisionLogSettings()

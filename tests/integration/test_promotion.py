@@ -8,89 +8,21 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from loadtest.local_triton import LocalTriton
-from loadtest.simulated_llm import simulated_llm
-from tests.integration.router_process import CHAT, REPOSITORY, RouterProcess, chat_body, send, tiers, wait_until
-from tests.tiny_classifier import (
-    TRITON_MODELS,
-    WORDS,
-    expected_probabilities,
-    write_tiny_repository,
-    write_tiny_version,
-)
-
-FAST = ("--steps", "30", "100", "--step-seconds", "0.5", "--min-decisions", "40", "--step-timeout", "60")
-VOCABULARY = [word for word in WORDS if word.isalpha()]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A Triton with the tiny classifier as version 1, and a router that reads the shares beside it."""
-
-    triton: LocalTriton
-    router: RouterProcess
-    model: Path
-    admin_url: str
-
-    def answer(self, prompt: str) -> tuple[int, str | None, str | None]:
-        """Return status, classifier version and where the decision came from."""
-        answer = send(self.router.port, "POST", CHAT, chat_body(prompt))
-        return answer.status, answer.header("x-router-classifier-version"), answer.header("x-router-decision")
-
-    def command(self, name: str, *options: str) -> list[str]:
-        where = ["--model", str(self.model), "--config-name", "cpu", "--router", self.admin_url]
-        return [sys.executable, "-m", "classifier", name, *where, *options]
-
-    def run(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        command = self.command(name, *options)
-        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=110, check=False)
-
-    def promote(self, candidate: Path, held_out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-        triton = ("--triton", self.triton.grpc_url, "--bootstrap", "100")
-        return self.run("promote", "--candidate", str(candidate), "--data", str(held_out), *triton, *FAST, *options)
-
-
-@contextmanager
-def running_service(directory: Path) -> Iterator[Service]:
-    models = write_tiny_repository(directory / "source", max_tokens=64)
-    with LocalTriton.start(directory / "triton", models=models) as triton, simulated_llm("cheap-sim") as llm:
-        model = directory / "triton" / "models" / "prompt_classifier"
-        (model / "shares").write_text("1\n")
-        upstream = {"api_base": llm.base_url, "model": "cheap-sim", "price": {"input": 1, "output": 2}}
-        config = {
-            "server": {"workers": 2},
-            "triton": {
-                "url": triton.grpc_url,
-                "deadline_ms": 5000,
-                "versions": f"${{file:{model / 'shares'}}}",
-            },
-            "models": {"cheap": upstream, "expensive": {**upstream, "price": {"input": 10, "output": 20}}},
-            "policies": {"default": tiers("cheap", "expensive", start=0.25)},
-        }
-        router = RouterProcess.start(config, directory / "router")
-        try:
-            found = re.search(r"dashboard at (http://127\.0\.0\.1:\d+)", router.log())
-            assert found is not None
-            yield Service(triton, router, model, found.group(1))
-        finally:
-            router.stop()
+from tests.integration.canary_service import FAST, VOCABULARY, Load, Service, running_service
+from tests.integration.router_process import REPOSITORY, wait_until
+from tests.tiny_classifier import TRITON_MODELS, expected_probabilities, write_tiny_repository, write_tiny_version
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with running_service(tmp_path_factory.mktemp("promotion")) as running:
+    directory = tmp_path_factory.mktemp("promotion")
+    with running_service(directory, write_tiny_repository(directory / "source", max_tokens=64)) as running:
         yield running
 
 
@@ -117,36 +49,6 @@ def tiny_candidate(directory: Path, change: Callable[[str], str] = str, file: st
     text = (directory / file).read_text()
     (directory / file).write_text(change(text))
     return directory
-
-
-@dataclass
-class Load:
-    """Requests of four clients, from entering the context to leaving it; most prompts are new."""
-
-    service: Service
-    answers: list[tuple[int, str | None, str | None]] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> Load:
-        self._threads = [threading.Thread(target=self._client, args=(number,)) for number in range(4)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _client(self, number: int) -> None:
-        rng = np.random.default_rng(number)
-        while not self._stop.is_set():
-            self.answers.append(self.service.answer(" ".join(rng.choice(VOCABULARY, 5).tolist())))
-            time.sleep(0.01)
-
-    def count(self) -> tuple[Counter[int], Counter[str | None]]:
-        """Return how many answers had each status, and each version."""
-        return Counter(status for status, _, _ in self.answers), Counter(version for _, version, _ in self.answers)
 
 
 def serving(service: Service) -> set[str | None]:
@@ -266,7 +168,7 @@ def test_a_stopped_promotion_goes_back(service: Service, held_out: Path, tmp_pat
 def test_a_triton_that_dies_meanwhile_leaves_files_with_which_the_old_version_starts_again(
     tmp_path: Path, held_out: Path
 ) -> None:
-    with running_service(tmp_path / "service") as service:
+    with running_service(tmp_path / "service", write_tiny_repository(tmp_path / "source", max_tokens=64)) as service:
         config = served_by_triton(service)
         options = ["--candidate", str(tiny_candidate(tmp_path / "candidate")), "--data", str(held_out)]
         command = service.command("promote", *options, "--triton", service.triton.grpc_url, "--bootstrap", "50", *FAST)

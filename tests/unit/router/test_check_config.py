@@ -16,6 +16,7 @@ from router.settings import (
     SCORE_NAMES,
     TASK_TYPES,
     AdminSettings,
+    DecisionLogSettings,
     ServerSettings,
     Timeouts,
     TritonSettings,
@@ -113,6 +114,7 @@ server: {zzz: 1}
 admin: {zzz: 1}
 triton: {zzz: 1}
 upstreams: {zzz: 1}
+decision_log: {zzz: 1}
 models:
   r: {replicas: [{api_base: "http://x/v1", zzz: 1}]}
   m: {api_base: "http://x/v1", price: {input: 1, output: 1, zzz: 1}, timeouts: {zzz: 1}, zzz: 1}
@@ -128,6 +130,7 @@ HEADINGS = {
     "zzz": "Top level",
     "server.zzz": "server",
     "admin.zzz": "admin",
+    "decision_log.zzz": "decision_log",
     "triton.zzz": "triton",
     "upstreams.zzz": "upstreams",
     "models.m.zzz": "models",
@@ -164,10 +167,12 @@ def test_every_key_that_the_parser_takes_is_documented_and_no_other(tmp_path: Pa
         ("triton", TritonSettings()),
         ("timeouts", Timeouts()),
         ("upstreams", UpstreamSettings()),
+        ("decision_log", DecisionLogSettings()),
     ],
 )
 def test_documented_defaults_are_the_real_ones(
-    heading: str, defaults: ServerSettings | AdminSettings | TritonSettings | Timeouts | UpstreamSettings
+    heading: str,
+    defaults: ServerSettings | AdminSettings | TritonSettings | Timeouts | UpstreamSettings | DecisionLogSettings,
 ) -> None:
     rows = documented(heading)
     for field in dataclasses.fields(defaults):
