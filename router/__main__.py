@@ -1,4 +1,4 @@
-"""The router's command line: serve, check-config, classify."""
+"""The router's command line: serve, check-config, classify, new-key."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     classify.add_argument("input", type=Path, nargs="?", help="one prompt a line (default: standard input)")
     classify.set_defaults(run=run_classify)
 
+    key = commands.add_parser("new-key", help="make a key for a client", description=run_new_key.__doc__)
+    key.set_defaults(run=run_new_key)
+
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
@@ -74,17 +77,27 @@ def run_check_config(arguments: argparse.Namespace) -> int:
     return print_report(check(arguments.file, os.environ))
 
 
+def run_new_key(_: argparse.Namespace) -> int:
+    """Make a key for a client, and the line by which the configuration knows it. Nothing keeps the key itself."""
+    from router.clients.keys import digest_of, new_key
+
+    key = new_key()
+    print(f"For the client; it is not shown again:\n\n  {key}\n")
+    print(f"For the configuration, under clients and a name:\n\n  key_sha256: {digest_of(key)}")
+    return EXIT_OK
+
+
 def run_serve(arguments: argparse.Namespace) -> int:
     """Run the router until SIGTERM or Ctrl-C. A configuration that cannot work stops the start with one message."""
     load = partial(load_settings, arguments.config.absolute(), dict(os.environ))
     written = load()
     settings = _with_options(written, arguments)
-    with _shared_metrics(settings.server.workers):
+    with _shared_directory(settings.server.workers) as shared:
         # Imported late: prometheus_client looks for the workers' shared directory when it is imported.
         from router.server import log_to_stderr, serve
 
         log_to_stderr(settings)
-        return serve(settings, written, load)
+        return serve(settings, written, load, shared)
 
 
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:
@@ -101,14 +114,14 @@ def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings
 
 
 @contextmanager
-def _shared_metrics(workers: int) -> Iterator[None]:
-    """Give several workers one directory for their metrics, empty at the start and gone at the end."""
-    if workers == 1:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="llm-router-metrics-") as directory:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-        yield
+def _shared_directory(workers: int) -> Iterator[Path]:
+    """Give all workers one directory, gone at the end; when there are several, another below it for their metrics."""
+    with tempfile.TemporaryDirectory(prefix="llm-router-") as directory:
+        if workers > 1:
+            metrics = Path(directory, "metrics")
+            metrics.mkdir()
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+        yield Path(directory)
 
 
 def _read_prompts(file: Path | None) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 from fastapi import FastAPI, Request
@@ -14,6 +16,8 @@ from starlette.exceptions import HTTPException
 
 from router import __version__
 from router.breaker import Breaker
+from router.clients.rates import Rates
+from router.clients.spending import Ledger, Spending
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification, Version
 from router.decide.decider import Decider, classifier_of
@@ -24,9 +28,11 @@ from router.errors import ClassifierError, ConfigurationError, RouterError, erro
 from router.http.accounting import Accountant
 from router.http.admission import Admission
 from router.http.asgi import ASGIApp, Receive, Scope, Send, answer_safely
-from router.http.chat import ChatEndpoint
+from router.http.auth import Gate
+from router.http.chat import CHAT_PATHS, ChatEndpoint
 from router.http.dashboard import dashboard_api
 from router.http.decision_log import DecisionLog
+from router.http.exchange import Exchange
 from router.http.forward import Forwarder
 from router.http.live import RecentExchanges, live_api
 from router.http.models import models_api
@@ -42,21 +48,20 @@ from router.upstream.replicas import Replicas
 
 logger = logging.getLogger("router")
 
-CHAT_PATHS = ("/v1/chat/completions", "/completions")
-
-
 Caches = dict[tuple[TritonSettings, str, tuple[str, ...]], ClassificationCache]
 """By all that a score depends on: where from, which model, and the labels that it was told."""
 
 
 class Process:
-    """What lasts as long as the process, while one `Application` follows another."""
+    """What lasts as long as the process, while one `Application` follows another. All workers have `shared`."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path) -> None:
         self.metrics = Metrics()
         self.recent = RecentExchanges()
         self.admission = Admission(self.metrics)
         self.caches: Caches = {}
+        self.rates = Rates(shared)
+        self.spending = Spending(self.metrics)
 
 
 class Application:
@@ -67,7 +72,8 @@ class Application:
 
     def __init__(self, settings: Settings, process: Process, reload: Reload | None = None) -> None:
         self.settings = settings
-        self._accountant = Accountant(settings, process.metrics, process.recent.add)
+        self._gate = Gate(settings, process.rates, process.spending, process.metrics) if settings.clients else None
+        self._accountant = Accountant(settings, process.metrics, self._ended(process))
         self._triton = triton_connection(settings)
         self._upstream = UpstreamClient()
         self._tracing = Tracing.to(settings.tracing.otlp_endpoint)
@@ -109,16 +115,30 @@ class Application:
                 self._idle.set()
 
     async def check_contract(self) -> None:
-        """Raise ConfigurationError when a policy needs what the served classifier lacks.
+        """Raise ConfigurationError when a policy needs what the served classifier lacks, or a budget has no file.
 
         A Triton that cannot be asked is only logged: until it comes up the policies' default models answer.
         """
+        if self.settings.server.state_dir is not None:
+            await asyncio.to_thread(Ledger(self.settings.server.state_dir).check)
         try:
             await self._decider.check_contract()
         except ClassifierError as error:
             if error.reason == "contract":
                 raise ConfigurationError([f"{self.settings.source}: {error}"]) from None
             logger.warning("going on without the classifier: %s", error)
+
+    def _ended(self, process: Process) -> Callable[[Exchange], object]:
+        """Return what is done with an exchange that is over."""
+        gate, add = self._gate, process.recent.add
+        if gate is None:
+            return add
+
+        def ended(exchange: Exchange) -> None:
+            add(exchange)
+            gate.ended(exchange)
+
+        return ended
 
     def _listeners(self, process: Process, reload: Reload | None) -> ASGIApp:
         settings, decider = self.settings, self._decider
@@ -137,6 +157,8 @@ class Application:
         forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
         chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing, self._decision_log)
         public = _in_front_of(api, process.admission.counted(chat))
+        if self._gate is not None:
+            public = self._gate.guard(public)
         if not settings.admin.enabled:
             return public
 

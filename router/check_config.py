@@ -13,6 +13,7 @@ from typing import TextIO
 
 from router.errors import ConfigurationError
 from router.settings import (
+    ClientSettings,
     ExpectedValuePolicy,
     FixedPolicy,
     LabelPolicy,
@@ -78,6 +79,10 @@ def summary(settings: Settings) -> list[str]:
     for policy in settings.policies.values():
         first, *more = [*_policy_lines(policy), *_own_fallbacks(policy)]
         lines += [f"  {policy.name}: {first}", *(f"      {line}" for line in more)]
+    if settings.clients:
+        lines += ["", "clients", *_table([_client_row(client) for client in settings.clients.values()])]
+    else:
+        lines += ["", "clients  none: everybody who reaches the listener is let in"]
     return [*lines, "", f'model "auto" means policy "{settings.default_policy}"']
 
 
@@ -100,6 +105,13 @@ def _limits(model: ModelSettings) -> Iterator[str]:
         yield f"supports {', '.join(model.supports) or 'text only'}"
     if model.fallbacks:
         yield f"falls back on {', '.join(model.fallbacks)}"
+
+
+def _client_row(client: ClientSettings) -> Sequence[str]:
+    keys = _counted(len(client.key_sha256), "key")
+    budget = f"${client.budget_per_day:g} a day" if client.budget_per_day else "no budget"
+    policies, models = (", ".join(names) or "none" for names in (client.policies, client.models))
+    return client.name, keys, client.rate or "any rate", budget, f"policies: {policies}", f"models: {models}"
 
 
 def _address(replica: Replica) -> str:

@@ -10,12 +10,19 @@ RouterError
 │   ├── InvalidRequest              400  a field is missing, of a wrong type, or conflicts with another
 │   ├── ContextLengthExceeded       400  no model that may answer holds so many tokens
 │   ├── UnsupportedCapability       400  no model that may answer can do what the request asks for
+│   ├── InvalidAPIKey               401  no key, or none of a configured client
+│   ├── NotAllowed                       the key is good, but not for this
+│   │   ├── PolicyNotAllowed        403  the client may not use this policy
+│   │   ├── ModelNotAllowed         403  the client may not name this model
+│   │   └── OperatorsOnly           403  the page is on the admin listener only
 │   ├── PolicyNotFound              404  no policy has that name
 │   ├── ModelNotFound               404  neither a policy nor a model has that name
 │   ├── HeadTimeout                 408  the request's head came too slowly
 │   ├── BodyTimeout                 408  the body came too slowly
 │   ├── BodyTooLarge                413  the body is over `server.max_body_bytes`
 │   ├── UnsupportedMediaType        415  not JSON, or compressed
+│   ├── RateLimited                 429  the client has sent as many requests as its `rate` allows
+│   ├── BudgetSpent                 429  the client has spent its `budget_per_day`
 │   └── HeadTooLarge                431  the request's head has no end
 ├── ClassifierError                 no usable score: the default model answers, or 503 by `triton.on_failure: reject`
 └── UpstreamError                   no model that may answer did (502, 503, 504, or the model's own status)
@@ -131,6 +138,42 @@ class UnsupportedCapability(ClientError):
     code = "unsupported_capability"
 
 
+class InvalidAPIKey(ClientError):
+    """The request has no key, or one that belongs to no client."""
+
+    status = 401
+    code = "invalid_api_key"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return also what HTTP wants to be said with a 401."""
+        return [*super().headers(), (b"www-authenticate", b"Bearer")]
+
+
+class NotAllowed(ClientError):
+    """The client is known, and may not have what it asks for."""
+
+    status = 403
+    code = "not_allowed"
+
+
+class PolicyNotAllowed(NotAllowed):
+    """The policy is not among the client's `policies`."""
+
+    code = "policy_not_allowed"
+
+
+class ModelNotAllowed(NotAllowed):
+    """The model is not among the client's `models`."""
+
+    code = "model_not_allowed"
+
+
+class OperatorsOnly(NotAllowed):
+    """The page tells of all clients, so none of them sees it."""
+
+    code = "operators_only"
+
+
 class PolicyNotFound(ClientError):
     """The request names a policy that is not configured."""
 
@@ -180,6 +223,26 @@ class HeadTooLarge(ClientError):
 
     status = 431
     code = "head_too_large"
+
+
+class RateLimited(ClientError):
+    """The client has sent as many requests as it may; `retry_after_s` is when it may send the next."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class BudgetSpent(ClientError):
+    """The client has spent what it may spend in a day. OpenAI's clients would retry any other 429."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return also the word by which OpenAI's clients leave off."""
+        return [*super().headers(), (b"x-should-retry", b"false")]
 
 
 class ClassifierError(RouterError):

@@ -159,6 +159,20 @@ class Metrics:
         self.baseline = counter("baseline_dollars", "The same tokens at the policy's dearest model.", "policy", "task")
         self.unpriced = counter("unpriced_requests", "Answers by models whose price is unknown.", "model")
 
+        # Clients, when there are any
+        self.client_requests = counter(
+            "client_requests", "Chat requests of each client by their one terminal outcome.", "client", "outcome"
+        )
+        self.client_refusals = counter(
+            "client_refusals", "Requests refused for their key, rate, budget or permissions.", "client", "reason"
+        )
+        self.client_cost = counter(
+            "client_cost_dollars", "What counts against each client's budget, estimates included.", "client"
+        )
+        self.client_budget_left = gauge(
+            "client_budget_left_dollars", "What a client may still spend today (UTC).", "client", of="min"
+        )
+
         # The process
         self.decision_log_lines = counter(
             "decision_log_lines", "Lines of the decision log: written, or dropped when the disk is too slow.", "result"

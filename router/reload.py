@@ -12,6 +12,7 @@ import logging
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from time import perf_counter
 
 from router.app import Application, Process
@@ -31,8 +32,8 @@ class ReloadableRouter:
     """Answers with the application of the newest usable configuration.
 
     `settings` are in force at the start: what the file said, `written`, with what options and the system added.
-    `load` reads the file anew; `tell_others` lets the other workers know that there is something to read; `give_up` is
-    for an event loop that hangs.
+    `load` reads the file anew; `shared` is a directory that all workers have; `tell_others` lets the others know that
+    there is something to read; `give_up` is for an event loop that hangs.
     """
 
     def __init__(
@@ -40,13 +41,14 @@ class ReloadableRouter:
         settings: Settings,
         written: Settings,
         load: Callable[[], Settings],
+        shared: Path,
         tell_others: Callable[[], object] = lambda: None,
         give_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._load = load
         self._tell_others = tell_others
         self._written = written
-        self._process = Process()
+        self._process = Process(shared)
         self._current = self._application(settings)
         self._watchdog = Watchdog(self._late, self._process.metrics.loop_blocked.inc, give_up)
         self._one_at_a_time = asyncio.Lock()
@@ -122,6 +124,7 @@ class ReloadableRouter:
         logging.getLogger().setLevel(self.settings.server.log_level.upper())
         most = self._process.admission.limit(self.settings.server)
         logger.info("this worker answers at most %d requests at a time", most)
+        self._process.spending.keep(self.settings)
         self._process.metrics.configured(fingerprint(self.settings))
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -129,6 +132,7 @@ class ReloadableRouter:
         await receive()
         await self._current.__aenter__()
         self._in_force()
+        await self._process.spending.tell()  # what a run before this one has spent is known to the first request
         self._listen_to_hang_up()
         self._watchdog.start()
         await send({"type": "lifespan.startup.complete"})
@@ -136,6 +140,7 @@ class ReloadableRouter:
         self._watchdog.stop()
         self._keep(self._current.__aexit__())
         await asyncio.wait(self._tasks, timeout=_LAST_WORDS_S)
+        await self._process.spending.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _late(self, lag_s: float) -> None:

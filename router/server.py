@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from types import FrameType
 
@@ -41,11 +42,11 @@ def log_to_stderr(settings: Settings) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-def check_classifier(settings: Settings) -> int:
+def check_classifier(settings: Settings, shared: Path) -> int:
     """Return 1, having said why on stderr, when a policy needs what the served classifier lacks; else 0."""
 
     async def check() -> None:
-        async with Application(settings, Process()) as application:
+        async with Application(settings, Process(shared)) as application:
             await application.check_contract()
 
     try:
@@ -56,13 +57,14 @@ def check_classifier(settings: Settings) -> int:
     return 0
 
 
-def serve(settings: Settings, written: Settings, load: Callable[[], Settings]) -> int:
+def serve(settings: Settings, written: Settings, load: Callable[[], Settings], shared: Path) -> int:
     """Serve until SIGTERM or SIGINT, then drain; returns the exit status.
 
-    `written` is what the file says, `settings` that with the command line's options; `load` reads the file anew.
+    `written` is what the file says, `settings` that with the command line's options; `load` reads the file anew;
+    `shared` is an empty directory for all workers.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until a server listens to it
-    if run_apart(partial(check_classifier, settings)):
+    if run_apart(partial(check_classifier, settings, shared)):
         return 1
     _raise_descriptor_limit()
     settings, listeners = _bind_all(settings)
@@ -70,8 +72,8 @@ def serve(settings: Settings, written: Settings, load: Callable[[], Settings]) -
     if settings.admin.enabled:
         logger.info("dashboard at http://%s:%d/dashboard", settings.admin.host, settings.admin.port)
     if settings.server.workers == 1:
-        return _serve_alone(ReloadableRouter(settings, written, load), listeners)
-    return _Workers(settings, written, load, listeners).run()
+        return _serve_alone(ReloadableRouter(settings, written, load, shared), listeners)
+    return _Workers(settings, written, load, shared, listeners).run()
 
 
 def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> int:
@@ -97,11 +99,17 @@ class _Workers:
     """Serves in several processes, all with the newest usable configuration."""
 
     def __init__(
-        self, settings: Settings, written: Settings, load: Callable[[], Settings], listeners: list[socket.socket]
+        self,
+        settings: Settings,
+        written: Settings,
+        load: Callable[[], Settings],
+        shared: Path,
+        listeners: list[socket.socket],
     ) -> None:
         self._settings = settings
         self._written = written
         self._load = load
+        self._shared = shared
         self._listeners = listeners
 
     def run(self) -> int:
@@ -113,6 +121,7 @@ class _Workers:
             self._settings,
             self._written,
             self._load,
+            self._shared,
             tell_others=lambda: os.kill(parent, signal.SIGHUP),
             give_up=lambda: os._exit(os.EX_SOFTWARE),  # the parent starts another one
         )

@@ -10,7 +10,7 @@ from router.breaker import State
 from router.decide.batching import BatchReport
 from router.decide.decider import Decision
 from router.decide.policy import candidates
-from router.errors import RouterError, UpstreamError
+from router.errors import NotAllowed, RouterError, UpstreamError
 from router.http.exchange import Exchange
 from router.metrics import Metrics
 from router.settings import Settings
@@ -87,7 +87,9 @@ class Accountant:
         return gauge.set
 
     def failed(self, exchange: Exchange, error: RouterError) -> None:
-        """Count an upstream's failure by what it was, and say so in the log, at most once a second."""
+        """Count an upstream's failure by what it was, and say so in the log, at most once a second; or a refusal."""
+        if isinstance(error, NotAllowed) and exchange.client is not None:
+            self._metrics.client_refusals.labels(exchange.client.name, error.code).inc()
         if exchange.decision is None or not isinstance(error, UpstreamError) or error.code == "upstream_4xx":
             return
         self._metrics.upstream_errors.labels(exchange.decision.model, error.code).inc()
@@ -130,6 +132,7 @@ class Accountant:
 
     def _spend(self, exchange: Exchange, decision: Decision) -> None:
         metrics, usage = self._metrics, exchange.usage
+        exchange.billed = True
         if usage is None:
             metrics.usage_unknown.labels(decision.model).inc()
             return

@@ -22,6 +22,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 ON_DISCONNECT = "router.on_disconnect"
+CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 

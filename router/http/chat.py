@@ -11,6 +11,7 @@ import logging
 from contextlib import suppress
 from time import perf_counter
 
+from router.clients.permission import permit
 from router.decide.decider import Decider, Decision
 from router.decide.prompt import Prompt
 from router.errors import (
@@ -24,6 +25,7 @@ from router.errors import (
 )
 from router.http.accounting import Accountant
 from router.http.asgi import (
+    CLIENT,
     CancelledOnDisconnect,
     ClientGone,
     Receive,
@@ -44,6 +46,7 @@ from router.upstream.sse import error_event
 
 logger = logging.getLogger("router.http")
 
+CHAT_PATHS = ("/v1/chat/completions", "/completions")
 _LAST_WORDS_S = 1.0
 
 
@@ -68,7 +71,7 @@ class ChatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, it is accounted with exactly one outcome."""
-        exchange = Exchange(request_id(scope), perf_counter())
+        exchange = Exchange(request_id(scope), perf_counter(), client=scope.get(CLIENT))
         self._accountant.begin()
         try:
             with self._tracing.request(scope["headers"]):
@@ -96,6 +99,7 @@ class ChatEndpoint:
         exchange.started = perf_counter()
         body = parse_body(received)
         chosen = select(self._settings, body.fields, scope["headers"])
+        permit(exchange.client, chosen)
         wants_stream, wants_usage = check_stream_fields(body.fields)
         prompt = Prompt.of_chat(body.fields)
         if self._decision_log is not None:
@@ -104,6 +108,8 @@ class ChatEndpoint:
             decision = await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)
+            if exchange.client is not None:
+                exchange.expected_dollars = self._decider.expected_cost(decision.model, prompt)
             chat = Chat(body, wants_stream, wants_usage, scope["headers"])
             await self._forwarder.forward(exchange, decision, chat, send)
 

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from router.decide.decider import Decision
 from router.http.asgi import HeaderList
+from router.settings import ClientSettings
 from router.upstream.sse import Usage
 
 
@@ -18,6 +19,8 @@ class Exchange:
     request_id: bytes
     started: float  # the moment when the whole body was here
     trace_id: str | None = None
+    client: ClientSettings | None = None  # whose key came with it, when there are clients
+    expected_dollars: float | None = None  # what counts against a budget when the upstream tells no usage
     decision: Decision | None = None
     explanation: HeaderList = field(default_factory=list)
     fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked
@@ -26,6 +29,7 @@ class Exchange:
     ttft_s: float | None = None
     overhead_s: float | None = None
     usage: Usage | None = None
+    billed: bool = False  # the upstream had begun its answer
     dollars: float | None = None  # None while unknown: no answer yet, no usage told, no price known
     baseline_dollars: float | None = None  # the same tokens at the policy's dearest model
     withhold_usage: bool = False

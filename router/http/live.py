@@ -58,6 +58,7 @@ class RecentExchanges:
             "time": self._epoch + exchange.started,
             "request_id": exchange.request_id.decode(),
             "outcome": exchange.outcome,
+            "client": exchange.client and exchange.client.name,
             "policy": decision and decision.policy,
             "model": decision and decision.model,
             "reason": decision and decision.reason,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from router.decide.policy import candidates
 from router.errors import ModelNotFound
+from router.http.asgi import CLIENT
 from router.http.openapi import errors
 from router.http.selection import AUTO
-from router.settings import ModelSettings, PolicySettings, Settings
+from router.settings import ClientSettings, ModelSettings, PolicySettings, Settings
 
 
 def models_api(settings: Settings) -> APIRouter:
@@ -23,17 +24,25 @@ def models_api(settings: Settings) -> APIRouter:
     entries += [_model_entry(model, started) for model in settings.models.values()]
     by_id = {entry["id"]: entry for entry in entries}
 
-    @api.get("/v1/models")
-    async def list_models() -> dict[str, Any]:
-        """List everything that `model` may say: "auto", the policies and the models."""
-        return {"object": "list", "data": entries}
+    def allowed(request: Request) -> dict[str, dict[str, Any]]:
+        client: ClientSettings | None = request.scope.get(CLIENT)
+        if client is None:
+            return by_id
+        names = {*client.policies, *client.models, *([AUTO] if settings.default_policy in client.policies else [])}
+        return {name: entry for name, entry in by_id.items() if name in names}
 
-    @api.get("/v1/models/{name:path}", responses=errors(404))
-    async def get_model(name: str) -> dict[str, Any]:
+    @api.get("/v1/models", responses=errors(401))
+    async def list_models(request: Request) -> dict[str, Any]:
+        """List everything that `model` may say: "auto", the policies and the models, as far as the key may use them."""
+        return {"object": "list", "data": list(allowed(request).values())}
+
+    @api.get("/v1/models/{name:path}", responses=errors(401, 404))
+    async def get_model(name: str, request: Request) -> dict[str, Any]:
         """Return one entry of the list."""
-        if name not in by_id:
-            raise ModelNotFound(f"'{name[:80]}' is not among: {', '.join(by_id)}.", param="model")
-        return by_id[name]
+        listed = allowed(request)
+        if name not in listed:
+            raise ModelNotFound(f"'{name[:80]}' is not among: {', '.join(listed)}.", param="model")
+        return listed[name]
 
     return api
 

@@ -8,10 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from router.clients.permission import permit
 from router.decide.decider import Decider, Decision
 from router.decide.policy import candidates
 from router.decide.prompt import Prompt
 from router.errors import InvalidRequest
+from router.http.asgi import CLIENT
 from router.http.body import JSONBody, parse_body, read_body
 from router.http.openapi import errors
 from router.http.selection import select
@@ -24,7 +26,7 @@ def route_api(settings: Settings, decider: Decider) -> APIRouter:
     """Return the endpoint as a FastAPI router."""
     api = APIRouter(tags=["routing"])
 
-    @api.post("/v1/route", openapi_extra=_DESCRIPTION, responses=errors(400, 404, 408, 413, 415, 503))
+    @api.post("/v1/route", openapi_extra=_DESCRIPTION, responses=errors(400, 401, 403, 404, 408, 413, 415, 429, 503))
     async def route(request: Request) -> JSONResponse:
         """Decide which model would answer, and say everything that led to it. Nothing is forwarded or billed.
 
@@ -35,10 +37,12 @@ def route_api(settings: Settings, decider: Decider) -> APIRouter:
         body = parse_body(await read_body(request.scope, request.receive, limits.max_body_bytes, limits.body_timeout_s))
         if "inputs" not in body.fields:
             chosen = select(settings, body.fields, request.scope["headers"])
+            permit(request.scope.get(CLIENT), chosen)
             [described] = await _decide_all(settings, decider, chosen, [Prompt.of_chat(body.fields)])
             return JSONResponse(described)
         fields = {"model": "auto", **body.fields}
         chosen = select(settings, fields, request.scope["headers"])
+        permit(request.scope.get(CLIENT), chosen)
         prompts = [Prompt.of_text(text) for text in _inputs(body)]
         return JSONResponse({"object": "list", "data": await _decide_all(settings, decider, chosen, prompts)})
 

@@ -1,9 +1,11 @@
 """The configuration as frozen settings. No other room reads YAML or the environment.
 
-yaml_nodes (lines, variables) → yaml_fields (types, bounds) → models, policies, nvidia_v1, prices → load → Settings
+yaml_nodes (lines, variables) → yaml_fields (types, bounds) → models, policies, clients, nvidia_v1, prices → load
+→ Settings
 """
 
 from router.settings.changes import changes, fingerprint, needs_restart, with_fixed_of
+from router.settings.clients import NOBODY
 from router.settings.load import load_settings, redacted
 from router.settings.types import (
     CAPABILITIES,
@@ -11,6 +13,7 @@ from router.settings.types import (
     SCORE_NAMES,
     TASK_TYPES,
     AdminSettings,
+    ClientSettings,
     Conversation,
     DecisionLogSettings,
     ExpectedValuePolicy,
@@ -36,9 +39,11 @@ from router.settings.types import (
 __all__ = [
     "CAPABILITIES",
     "DIMENSIONS",
+    "NOBODY",
     "SCORE_NAMES",
     "TASK_TYPES",
     "AdminSettings",
+    "ClientSettings",
     "Conversation",
     "DecisionLogSettings",
     "ExpectedValuePolicy",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import cast
 
 from router.settings import nvidia_v1
+from router.settings.clients import needs_state_dir, read_clients
 from router.settings.models import read_model, web_address
 from router.settings.policies import read_policy
 from router.settings.shares import check_shares, read_shares
@@ -109,8 +110,12 @@ def _settings(root: Section, source: str) -> Settings:
     models = _models(root)
     policies = _policies(root, models)
     default_policy = _default_policy(root, [name for name, _ in root.section("policies").names()])
+    clients = read_clients(root, models, policies)
+    _check_state_dir(root, server, needs_state_dir(clients))
     root.close()
-    return Settings(server, admin, triton, models, policies, default_policy, source, tracing, upstreams, decision_log)
+    return Settings(
+        server, admin, triton, models, policies, default_policy, source, tracing, upstreams, decision_log, clients
+    )
 
 
 def _server(section: Section) -> ServerSettings:
@@ -126,9 +131,18 @@ def _server(section: Section) -> ServerSettings:
         stop_delay_s=section.number("stop_delay_s", default.stop_delay_s, least=0, most=600),
         drain_s=section.number("drain_s", default.drain_s, least=0, most=86_400),
         log_level=section.choice("log_level", LOG_LEVELS, default.log_level),
+        state_dir=section.text("state_dir") if section.get("state_dir") else None,
     )
     section.close()
     return server
+
+
+def _check_state_dir(root: Section, server: ServerSettings, client: str | None) -> None:
+    if client is not None and server.state_dir is None:
+        node = dataclasses.replace(root.section("server").node, path="server.state_dir")
+        root.problems.add(
+            node, f"missing: the budget of client {shown(client)} must outlive a restart; name a directory"
+        )
 
 
 def _admin(section: Section, server: ServerSettings) -> AdminSettings:

@@ -8,7 +8,7 @@
 
 Every policy becomes one of type `label`, every distinct llm a model named by its model id. The nodes keep
 their lines and paths, so that a complaint points into the user's own file. `server`, `admin`, `triton`,
-`tracing`, `upstreams`, `decision_log`, and a model's other keys (such as `price`) may be added.
+`tracing`, `upstreams`, `decision_log`, `clients`, and a model's other keys (such as `price`) may be added.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def translate(root: Node, problems: Problems, *, triton_url_known: bool) -> Node
     if not policies:
         problems.add(root, "policies: the list is empty; name at least one policy")
     triton = file.section("triton")
-    unchanged = {name: file.section(name).node for name in ("server", "admin", "tracing", "upstreams", "decision_log")}
+    added = ("server", "admin", "tracing", "upstreams", "decision_log", "clients")
+    unchanged = {name: given for name in added if (given := file.get(name)) is not None}
     file.close()
     return replace(
         root,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 DIMENSIONS = (
@@ -172,6 +172,7 @@ class ServerSettings:
     stop_delay_s: float = 0.0
     drain_s: float = 30.0
     log_level: str = "info"
+    state_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +290,27 @@ PolicySettings = ThresholdPolicy | ExpectedValuePolicy | TaskMapPolicy | FixedPo
 
 
 @dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """One of those who may ask: by the SHA-256 of its keys, in hexadecimal digits.
+
+    `rate` is in the notation of the library `limits`, `budget_per_day` in dollars; None is no limit. `policies` and
+    `models` are those that it may name.
+    """
+
+    name: str
+    key_sha256: tuple[Secret, ...]
+    rate: str | None
+    budget_per_day: float | None
+    policies: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything; models and policies by name. `source` is the name of the file that it was read from."""
+    """Everything; models, policies and clients by name. `source` is the name of the file that it was read from.
+
+    Without clients everybody is let in.
+    """
 
     server: ServerSettings
     admin: AdminSettings
@@ -302,3 +322,4 @@ class Settings:
     tracing: TracingSettings = TracingSettings()
     upstreams: UpstreamSettings = UpstreamSettings()
     decision_log: DecisionLogSettings = DecisionLogSettings()
+    clients: Mapping[str, ClientSettings] = field(default_factory=dict)

@@ -21,6 +21,7 @@ LEVELS = (
     ("router.metrics", "router.tracing", "router.breaker", "router.watchdog"),
     ("router.upstream",),
     ("router.decide",),
+    ("router.clients",),
     ("router.http",),
     ("router.app",),
     ("router.reload", "router.workers"),
@@ -37,11 +38,14 @@ OWNERS = {
     "uvicorn": ("router.server", "router.http.protocol"),
     "yaml": ("router.settings",),
     "genai_prices": ("router.settings",),
+    "limits": ("router.settings.clients", "router.clients.rates"),
+    "sqlite3": ("router.clients.spending",),
     "opentelemetry": ("router.tracing",),
     "prometheus_client": ("router.metrics", "router.http.ops", "router.http.samples"),
 }
 PURE = (
     "router.errors",
+    "router.clients.permission",
     "router.decide.classification",
     "router.decide.fit",
     "router.decide.policy",

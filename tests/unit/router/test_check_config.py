@@ -40,7 +40,18 @@ policies:
   task: {type: task_map, models: {Code Generation: big}, default_model: cheap, min_probability: 0.4}
   only: {type: fixed, model: local, fallbacks: []}
   v1: {type: label, triton_model: ens, llms: [{label: Hard, model: big}, {label: Other, model: cheap}]}
+clients:
+  team:
+    key_sha256: "1111111111111111111111111111111111111111111111111111111111111111"
+    rate: 100/minute
+    policies: [only]
+  ops:
+    key_sha256:
+      - "2222222222222222222222222222222222222222222222222222222222222222"
+      - "3333333333333333333333333333333333333333333333333333333333333333"
 """  # noqa: E501
+
+OPEN = "clients  none: everybody who reaches the listener is let in"
 
 
 @pytest.fixture
@@ -61,6 +72,11 @@ def test_the_summary_says_what_the_file_means(config: Path) -> None:
     assert (code, err) == (0, "")
     squeezed = re.compile(r" +(?=\$|context|price|\n)")  # the price's column depends on the package's version
     assert squeezed.sub(" ", out) == squeezed.sub(" ", (DATA / "check_config.txt").read_text())
+
+
+def test_the_summary_says_when_everybody_is_let_in(config: Path) -> None:
+    config.write_text(CONFIG.partition("clients:")[0])
+    assert OPEN in printed(check(config, {}))[1].splitlines()
 
 
 def test_problems_go_to_stderr_one_a_line(config: Path) -> None:
@@ -115,6 +131,7 @@ admin: {zzz: 1}
 triton: {zzz: 1}
 upstreams: {zzz: 1}
 decision_log: {zzz: 1}
+clients: {c: {key_sha256: "0000000000000000000000000000000000000000000000000000000000000001", zzz: 1}}
 models:
   r: {replicas: [{api_base: "http://x/v1", zzz: 1}]}
   m: {api_base: "http://x/v1", price: {input: 1, output: 1, zzz: 1}, timeouts: {zzz: 1}, zzz: 1}
@@ -133,6 +150,7 @@ HEADINGS = {
     "decision_log.zzz": "decision_log",
     "triton.zzz": "triton",
     "upstreams.zzz": "upstreams",
+    "clients.c.zzz": "clients",
     "models.m.zzz": "models",
     "models.r.replicas[0].zzz": "replicas",
     "models.m.price.zzz": "price",

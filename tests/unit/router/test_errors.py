@@ -13,14 +13,17 @@ import pytest
 from router import errors
 from router.errors import (
     CLASSIFIER_FAILURES,
+    BudgetSpent,
     ClassifierError,
     ClientError,
     ConfigurationError,
+    RateLimited,
     RouterError,
     UpstreamRateLimited,
     UpstreamRefused,
 )
 
+OPENAIS_OWN: dict[type[RouterError], str] = {RateLimited: "requests", BudgetSpent: "insufficient_quota"}
 CLASSES = [
     value
     for _, value in inspect.getmembers(errors, inspect.isclass)
@@ -84,7 +87,7 @@ def test_a_client_sees_openai_s_error_object_with_the_status_inside(kind: type[R
 def test_the_type_says_who_can_mend_it(kind: type[RouterError]) -> None:
     if issubclass(kind, ClientError | ConfigurationError):
         assert 400 <= kind.status < 500
-        assert kind.type == "invalid_request_error"
+        assert kind.type == OPENAIS_OWN.get(kind, "invalid_request_error")
     elif kind is UpstreamRateLimited:
         assert (kind.status, kind.type) == (429, "rate_limit_error")
     else:

@@ -69,6 +69,7 @@ def test_a_decision_is_told_with_everything_but_its_prompt() -> None:
     assert told == {
         "request_id": "mine",
         "outcome": "ok",
+        "client": None,
         "policy": "tiers",
         "model": "cheap",
         "reason": "threshold",

@@ -31,6 +31,7 @@ BOUNDED = {
     "replica",
     "from",
     "to",
+    "client",
 }
 
 

@@ -198,7 +198,8 @@ def test_a_price_may_be_added(tmp_path: Path) -> None:
         ),
         (
             "policies:\n" + policy(llm()) + "model: {}\n",
-            "6: model: unknown key; allowed: policies, triton, server, admin, tracing, upstreams, decision_log",
+            "6: model: unknown key; "
+            "allowed: policies, triton, server, admin, tracing, upstreams, decision_log, clients",
         ),
     ],
 )

@@ -128,7 +128,7 @@ def test_one_mistake_is_one_problem(tmp_path: Path, old: str, new: str, problem:
         (
             "polices: {}",
             "polices: unknown key; allowed: server, admin, triton, tracing, upstreams, decision_log, models, "
-            'policies, default_policy (did you mean "policies"?)',
+            'policies, default_policy, clients (did you mean "policies"?)',
         ),
     ],
 )
