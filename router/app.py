@@ -152,7 +152,7 @@ class Application:
         for part in (models_api(settings), route, ops):
             api.include_router(part)
         _answer_errors_in_openai_shape(api, "/docs")
-        describe(api)
+        describe(api, keys_needed=bool(settings.clients))
         models = {name: Replicas(model, settings.upstreams, process.metrics) for name, model in settings.models.items()}
         forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
         chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing, self._decision_log)

@@ -39,7 +39,7 @@ class Gate:
             client, standing = None, None
             try:
                 client = scope[CLIENT] = self._identify(scope)
-                if scope["method"] == "POST" and scope["path"] in _RATED:
+                if scope["path"] in _RATED and scope["method"] == "POST":
                     standing = self._standing_of(client)
                     self._admit(client, standing, costs=scope["path"] in CHAT_PATHS)
             except ClientError as error:

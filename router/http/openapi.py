@@ -14,8 +14,8 @@ _EXPLANATION = (
 )
 
 
-def describe(api: FastAPI) -> None:
-    """Make `api` describe the chat endpoints beside its own."""
+def describe(api: FastAPI, *, keys_needed: bool) -> None:
+    """Make `api` describe the chat endpoints beside its own, and that they need a key where they do."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
@@ -25,6 +25,11 @@ def describe(api: FastAPI) -> None:
                 operation["responses"].pop("422", None)  # FastAPI's own shape of an error, which nothing here has
             for path in ("/v1/chat/completions", "/completions"):
                 schema["paths"][path] = {"post": _chat_operation(path)}
+            if keys_needed:
+                schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+                for path, operations in schema["paths"].items():
+                    for operation in operations.values():
+                        operation["security"] = [] if path.startswith("/health") else [{"key": []}]
             api.openapi_schema = schema
         return api.openapi_schema
 
@@ -87,12 +92,14 @@ _HEADERS = {
 
 _ERRORS = {
     "400": "Invalid JSON, a wrong field, places that contradict each other, or more than any model can take.",
+    "401": "No key, or a wrong one; only where clients are configured.",
+    "403": "The key may not use this policy or model; the message names those that it may.",
     "404": "No such policy or model; the message names those that there are.",
     "405": "The endpoint takes POST only.",
     "408": "The body came too slowly.",
     "413": "The body is over the limit.",
     "415": "Not JSON, or compressed.",
-    "429": "The upstream's own limit; `retry-after` says when to come again.",
+    "429": "The key's rate or budget, or the upstream's own limit; `retry-after` says when to come again.",
     "502": "The upstream could not be reached, or broke off.",
     "503": "The router is at its limit, or stops; the upstream keeps failing; or there is no score.",
     "504": "The upstream was silent for too long.",

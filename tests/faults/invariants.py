@@ -29,7 +29,7 @@ def hold(router: RouterProcess) -> None:
     page = router.metrics()
     assert page.total("llm_router_requests_total") == accepted + attempts
     assert page.total("llm_router_requests_total", outcome="internal_error") == 0
-    for where, text in (("log", router.log()), ("/metrics", router.get("/metrics").body.decode())):
+    for where, text in (("log", router.log()), ("/metrics", router.metrics_text())):
         assert CANARY not in text, f"{where}: {text}"
         assert "Traceback" not in text, f"{where}: {text}"
 

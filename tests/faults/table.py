@@ -32,6 +32,7 @@ STAGES = {
     "stop": "Stop",
     "overload": "Overload",
     "keys": "Keys",
+    "quotas": "Rates and budgets",
     "secrets": "Secrets and addresses",
 }
 

@@ -102,6 +102,9 @@ def chat_body(content: Any = "What is the capital of France?", **fields: Any) ->
 class RouterProcess:
     """A running router. Stop it by `stop`, which holds it against what every router must keep."""
 
+    key: str | None = None
+    """The client's key that `get` and `post` send, for a router that has clients."""
+
     def __init__(self, child: Child, port: int) -> None:
         self.child, self.port = child, port
         self.url = f"http://127.0.0.1:{port}"
@@ -142,17 +145,30 @@ class RouterProcess:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET a path."""
-        return send(self.port, "GET", path, headers=headers)
+        return send(self.port, "GET", path, headers={**self._credentials(), **(headers or {})})
 
     def post(
         self, body: bytes | Mapping[str, Any], path: str = CHAT, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """POST a body, a chat by default."""
-        return send(self.port, "POST", path, body, headers)
+        return send(self.port, "POST", path, body, {**self._credentials(), **(headers or {})})
+
+    def _credentials(self) -> dict[str, str]:
+        return {} if self.key is None else {"authorization": f"Bearer {self.key}"}
+
+    @property
+    def operators_port(self) -> int:
+        """The admin listener's port, or the only one that there is."""
+        found = re.search(r"dashboard at http://127\.0\.0\.1:(\d+)/", self.log())
+        return int(found.group(1)) if found else self.port
+
+    def metrics_text(self) -> str:
+        """Return /metrics as operators see it."""
+        return send(self.operators_port, "GET", "/metrics").body.decode()
 
     def metrics(self) -> Page:
         """Scrape /metrics."""
-        return Page.get(f"{self.url}/metrics")
+        return Page.parse(self.metrics_text())
 
     def ready(self) -> dict[str, str]:
         """Return what /health/ready says."""
