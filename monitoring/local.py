@@ -13,7 +13,7 @@ from monitoring.prometheus_server import HOST, PrometheusError, render, serve_co
 RETENTION = "7d"
 # The variable that moves each part, and where the part is without it.
 PORTS = {
-    "ROUTER_PORT": ("router-controller-metrics", 8084),
+    "ADMIN_PORT": ("router-controller-metrics", 8085),
     "TRITON_METRICS_PORT": ("router-server-metrics", 8002),
     "EXPORTER_PORT": ("locust", 4000),
     "DCGM_PORT": ("dcgm", 9400),

@@ -9,6 +9,7 @@ FROM python:3.13-slim-trixie
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY router router
+RUN install -d -o 10001 -g 10001 -m 700 /var/lib/llm-router
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 EXPOSE 8084 8085

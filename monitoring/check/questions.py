@@ -17,10 +17,11 @@ _MONITORING = Path(__file__).parents[1]
 DASHBOARDS = _MONITORING / "grafana" / "dashboards"
 NVIDIA_QUERIES = _MONITORING / "nvidia_v1_queries.txt"
 
-# Series that are not there without a GPU, its price, a running load test, or an LLM that hides prices or tokens.
+# Series that are not there without a GPU, its price, a running load test, clients, or an LLM that hides prices or
+# tokens.
 _OPTIONAL = re.compile(
     r"\b(nv_gpu_\w+|nv_energy_\w+|DCGM_\w+|locust_\w+|http_requests_total|http_errors_total|tokens_total"
-    r"|llm_router_(?:unpriced_requests_total|usage_unknown_total|classifier_dollars_per_hour))\b"
+    r"|llm_router_(?:unpriced_requests_total|usage_unknown_total|classifier_dollars_per_hour|client_\w+))\b"
 )
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), (?P<label>\w+)\)")
 

@@ -23,6 +23,7 @@ _REPOSITORY = Path(__file__).parents[2]
 _LOCUSTFILE = _REPOSITORY / "loadtest" / "locustfile.py"
 _SERVE_PORTS = (
     "ROUTER_PORT",
+    "ADMIN_PORT",
     "TRITON_HTTP_PORT",
     "TRITON_GRPC_PORT",
     "TRITON_METRICS_PORT",
@@ -82,7 +83,7 @@ def running_stack(run_dir: Path, say: Say) -> Iterator[Stack]:
         serve = running.enter_context(_part("stack", command, run_dir, variables))
         serve.wait_until(lambda: _json(f"http://{at['ROUTER_PORT']}/health/ready").get("status") == "ready")
 
-        targets = {"router-controller-metrics": at["ROUTER_PORT"], "router-server-metrics": at["TRITON_METRICS_PORT"]}
+        targets = {"router-controller-metrics": at["ADMIN_PORT"], "router-server-metrics": at["TRITON_METRICS_PORT"]}
         if importlib.util.find_spec("locust") is not None and _LOCUSTFILE.exists():
             say(f"Locust: starting {_LOCUST_USERS} users")
             locust = running.enter_context(_locust(f"http://{at['ROUTER_PORT']}", exporter, run_dir))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards.panels import GREEN, HALF, RED, YELLOW, Query, Row, chart, figure, house, variable
+from monitoring.dashboards.panels import GREEN, HALF, QUARTER, RED, YELLOW, Query, Row, chart, figure, house, variable
 from monitoring.dashboards.promql import rate, ratio, total
 from monitoring.dashboards.router import BOTH, MODEL, POLICY
 
@@ -27,7 +27,7 @@ def build() -> Dashboard:
         "Expense by model, policy and task, against sending everything to each policy's dearest model. "
         "Net of the GPU that classifies, when triton.price_per_hour is configured.",
         [variable("policy", REQUESTS), variable("model", REQUESTS)],
-        [_range(), _over_time(), _where()],
+        [_range(), _over_time(), _where(), _clients()],
     )
 
 
@@ -147,6 +147,47 @@ def _where() -> Row:
                 "Prompt and completion as they were mixed, over an hour.",
                 DOLLARS,
                 Query(f"1e6 * llm_router:dollars_per_token:rate1h{{{MODEL}}}", "{{model}}"),
+            ),
+        ),
+    )
+
+
+def _clients() -> Row:
+    cost, asked = "llm_router_client_cost_dollars_total", "llm_router_client_requests_total"
+    refused, left = "llm_router_client_refusals_total", "llm_router_client_budget_left_dollars"
+    return Row(
+        "Clients, where they have keys",
+        (
+            chart(
+                "Expense by client",
+                "Dollars per hour, as they count against a budget.",
+                DOLLARS,
+                Query(f"3600 * {rate(cost, by='client')}", "{{client}}"),
+                width=QUARTER,
+                stacked=True,
+            ),
+            chart(
+                "Requests by client",
+                "Chat requests per second, refused ones included; `unknown`: without a valid key.",
+                "reqps",
+                Query(rate(asked, by="client"), "{{client}}"),
+                width=QUARTER,
+                stacked=True,
+            ),
+            chart(
+                "Refused by client",
+                "Requests per second that were refused for their key, rate, budget or permissions.",
+                "reqps",
+                Query(rate(refused, by="client, reason"), "{{client}}, {{reason}}"),
+                width=QUARTER,
+                stacked=True,
+            ),
+            chart(
+                "Budget left today",
+                "Dollars that a client may still spend before 00:00 UTC, where it has a budget.",
+                DOLLARS,
+                Query(f"min by (client) ({left})", "{{client}}"),
+                width=QUARTER,
             ),
         ),
     )

@@ -72,7 +72,7 @@ def test_a_query_that_prometheus_refuses_is_told(prometheus: str) -> None:
 def test_local_prometheus_has_our_targets_and_rules_and_stops_on_ctrl_c(tmp_path: Path) -> None:
     port, router = free_port(), free_port()
     command = [sys.executable, "-m", "monitoring.local", "--run-dir", str(tmp_path)]
-    ports = {"PROMETHEUS_PORT": str(port), "ROUTER_PORT": str(router)}
+    ports = {"PROMETHEUS_PORT": str(port), "ADMIN_PORT": str(router)}
     local = Child.start("metrics", command, log_path=tmp_path / "metrics.log", cwd=ROOT, env=ports)
     try:
         local.wait_until(lambda: responds(f"http://127.0.0.1:{port}/-/ready"), deadline_s=30)

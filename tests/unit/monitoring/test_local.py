@@ -47,9 +47,9 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 def test_a_port_that_is_none_is_named(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ROUTER_PORT", text)
+    monkeypatch.setenv("ADMIN_PORT", text)
     assert main(["--run-dir", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"metrics: ROUTER_PORT={text!r} is not a port: a number from 1 to 65535\n"
+    assert capsys.readouterr().err == f"metrics: ADMIN_PORT={text!r} is not a port: a number from 1 to 65535\n"
 
 
 def test_a_missing_prometheus_is_told_with_how_to_install_it(

@@ -107,7 +107,7 @@ def test_targets_are_those_of_nvidia_v1_and_dcgm() -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert jobs == {
-        "router-controller-metrics": ["router:8084"],
+        "router-controller-metrics": ["router:8085"],
         "router-server-metrics": ["triton:8002"],
         "locust": ["locust:4000"],
         "dcgm": ["dcgm-exporter:9400"],
