@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 # Grafana's grid is 24 wide. Six figures, three or two charts make a line that reads well at 1366 pixels.
-FIGURE, QUARTER, THIRD, HALF = 4, 6, 8, 12
+FIGURE, THIRD, HALF = 4, 8, 12
 _FIGURE_HEIGHT, _CHART_HEIGHT, _TABLE_HEIGHT = 4, 8, 6
 
 TAG = "llm-router"

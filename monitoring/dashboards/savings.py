@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
-from monitoring.dashboards.panels import GREEN, HALF, QUARTER, RED, YELLOW, Query, Row, chart, figure, house, variable
+from monitoring.dashboards.panels import GREEN, HALF, RED, YELLOW, Query, Row, chart, figure, house, variable
 from monitoring.dashboards.promql import rate, ratio, total
 from monitoring.dashboards.router import BOTH, MODEL, POLICY
 
@@ -163,7 +163,7 @@ def _clients() -> Row:
                 "Dollars per hour, as they count against a budget.",
                 DOLLARS,
                 Query(f"3600 * {rate(cost, by='client')}", "{{client}}"),
-                width=QUARTER,
+                width=HALF,
                 stacked=True,
             ),
             chart(
@@ -171,7 +171,7 @@ def _clients() -> Row:
                 "Chat requests per second, refused ones included; `unknown`: without a valid key.",
                 "reqps",
                 Query(rate(asked, by="client"), "{{client}}"),
-                width=QUARTER,
+                width=HALF,
                 stacked=True,
             ),
             chart(
@@ -179,7 +179,7 @@ def _clients() -> Row:
                 "Requests per second that were refused for their key, rate, budget or permissions.",
                 "reqps",
                 Query(rate(refused, by="client, reason"), "{{client}}, {{reason}}"),
-                width=QUARTER,
+                width=HALF,
                 stacked=True,
             ),
             chart(
@@ -187,7 +187,7 @@ def _clients() -> Row:
                 "Dollars that a client may still spend before 00:00 UTC, where it has a budget.",
                 DOLLARS,
                 Query(f"min by (client) ({left})", "{{client}}"),
-                width=QUARTER,
+                width=HALF,
             ),
         ),
     )
