@@ -90,6 +90,8 @@ class Metrics:
         self.refused = counter(
             "refused_requests", "Requests refused before their body was read: in_flight or event_loop.", "reason"
         )
+        for reason in ("in_flight", "event_loop"):
+            self.refused.labels(reason)
 
         # Decisions
         self.decisions = counter(
@@ -183,6 +185,8 @@ class Metrics:
         self.config_reloads = counter(
             "config_reloads", "Reloads of the configuration, each worker's own: ok or rejected.", "result"
         )
+        for result in ("ok", "rejected"):  # 0 until then, which a rate and an alert can see change
+            self.config_reloads.labels(result)
         self.config_hash = gauge("config_hash", "The configuration in force as a number; keys are no part.", of="max")
         self.config_hash_min = gauge("config_hash_min", "The same, where workers disagree the least.", of="min")
         self.build = gauge(

@@ -97,13 +97,14 @@ class SharedWindows(Storage):
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Count `amount` and return the count of the window, which a first request opens for `expiry` seconds."""
-        with self._window(key) as window:
+        file, window = self._window(key)
+        with _locked(file):
             count, closes = _WINDOW.unpack_from(window)
             now = monotonic()
             if now >= closes:
                 count, closes = 0, now + expiry
             _WINDOW.pack_into(window, 0, count + amount, closes)
-            return int(count) + amount
+        return int(count) + amount
 
     def get(self, key: str) -> int:
         """Return the count of the window that is open, 0 when none is."""
@@ -116,7 +117,8 @@ class SharedWindows(Storage):
 
     def clear(self, key: str) -> None:
         """Close the window."""
-        with self._window(key) as window:
+        file, window = self._window(key)
+        with _locked(file):
             _WINDOW.pack_into(window, 0, 0, 0.0)
 
     def check(self) -> bool:
@@ -130,21 +132,24 @@ class SharedWindows(Storage):
         return len(self._windows)
 
     def _read(self, key: str) -> tuple[int, float]:
-        with self._window(key) as window:
-            count, closes = _WINDOW.unpack_from(window)
-            return int(count), float(closes)
+        """Return a window without its lock: this is only told, and it was decided by `incr`."""
+        count, closes = _WINDOW.unpack_from(self._window(key)[1])
+        return int(count), float(closes)
 
-    @contextmanager
-    def _window(self, key: str) -> Iterator[mmap]:
+    def _window(self, key: str) -> tuple[int, mmap]:
         known = self._windows.get(key)
         if known is None:
             self._directory.mkdir(exist_ok=True)
             file = os.open(self._directory / sha256(key.encode()).hexdigest(), os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(file, _WINDOW.size)
             known = self._windows[key] = file, mmap(file, _WINDOW.size)
-        file, window = known
-        fcntl.lockf(file, fcntl.LOCK_EX)
-        try:
-            yield window
-        finally:
-            fcntl.lockf(file, fcntl.LOCK_UN)
+        return known
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN)

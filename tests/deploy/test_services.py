@@ -139,7 +139,7 @@ def test_the_root_is_read_only_and_nothing_is_privileged(host: Host) -> None:
 
 
 def test_the_workers_share_their_metrics_on_the_tmpfs(host: Host) -> None:
-    assert "llm-router-metrics-" in host.services["router"].execute("ls", "/tmp").stdout
+    assert "counter_" in host.services["router"].execute("sh", "-c", "ls /tmp/llm-router-*/metrics").stdout
     assert "llm_router_requests_total" in host.get("http://router:8084/metrics")
 
 
