@@ -168,6 +168,15 @@ def test_a_price_may_be_added(tmp_path: Path) -> None:
     assert load_settings(path, {}).models["m"].price == Price(1, 2, "configuration")
 
 
+def test_clients_may_be_added_and_are_not_there_otherwise(tmp_path: Path) -> None:
+    text = "policies:\n" + policy(llm())
+    assert load_settings(write(tmp_path, text), {}).clients == {}
+    clients = load_settings(
+        write(tmp_path, f"{text}clients: {{a: {{key_sha256: '{'1' * 64}', policies: [p]}}}}\n"), {}
+    ).clients
+    assert (clients["a"].policies, clients["a"].models) == (("p",), ())
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
