@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -123,11 +124,15 @@ def test_a_full_router_can_be_looked_at_and_retried(slow: SimulatedLLM, start_ro
 )
 def test_a_late_event_loop_sheds_load(chatty: SimulatedLLM, start_router: StartRouter) -> None:
     router = start_router(settings(chatty, max_lag_ms=25))
-    result = offered(router, 300, 4, stream=True)
-    assert set(result.statuses) <= {200, 503}
-    assert result.statuses[200] > 0
+    statuses: Counter[int] = Counter()
+    for rate in (300, 600, 1200, 2400):  # how much is too much depends on the processor
+        statuses += Counter(offered(router, rate, 4, stream=True).statuses)
+        if statuses[503]:
+            break
+    assert set(statuses) <= {200, 503}
+    assert statuses[200] > 0
     page = router.metrics()
-    assert page.total(REFUSED, reason="event_loop") == result.statuses[503] > 0
+    assert page.total(REFUSED, reason="event_loop") == statuses[503] > 0
     assert page.total("llm_router_event_loop_lag_seconds_count") > 0
     wait_until(lambda: router.metrics().total("llm_router_admitted_share") == 1)
 
