@@ -65,7 +65,7 @@ class Child:
         child = None
         try:
             # A Ctrl-C inside Popen would leave a process that nobody knows: it has to wait until we have it.
-            with log_path.open("wb") as log, _signals_blocked() as usual:
+            with log_path.open("wb") as log, _signals_deferred():
                 popen = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -75,7 +75,7 @@ class Child:
                     cwd=cwd,
                     pass_fds=pass_fds,
                     start_new_session=True,
-                    preexec_fn=_in_child(usual),
+                    preexec_fn=_in_child(),
                 )
                 child = cls(name, popen, log_path)
         except BaseException:
@@ -208,19 +208,30 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _signals_blocked() -> Iterator[set[signal.Signals]]:
-    """Put SIGINT and SIGTERM off until the end of the block; yields the signals that were blocked before."""
-    before = {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)}
+def _signals_deferred() -> Iterator[None]:
+    """Put SIGINT and SIGTERM off until the end of the block.
+
+    By handlers, for a mask does not do: the kernel gives a masked signal to any other thread of ours, and Python
+    calls the handler in the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = [signal.signal(number, lambda late, _frame: came.append(late)) for number in _STOPPING]
     try:
-        yield before
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in zip(_STOPPING, before, strict=True):
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
-def _in_child(blocked: set[signal.Signals]) -> Callable[[], None]:
+def _in_child() -> Callable[[], None]:
     """Return what a forked child runs first: only system calls, for a child of a threaded process may not lock.
 
-    It unblocks what we blocked and, on Linux, asks for SIGTERM when we die.
+    On Linux it asks for SIGTERM when we die.
     """
     libc = ctypes.CDLL(None)
     parent = os.getpid()
@@ -230,6 +241,5 @@ def _in_child(blocked: set[signal.Signals]) -> Callable[[], None]:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:  # we died between the fork and the call
                 os._exit(1)
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     return prepare

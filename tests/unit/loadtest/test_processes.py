@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -104,7 +105,31 @@ def test_a_signal_during_the_start_waits_and_leaves_no_orphan(tmp_path, monkeypa
     assert gone(started[0])
 
 
-def test_a_child_can_be_interrupted_though_signals_were_blocked_at_its_start(start):
+def test_a_signal_during_the_start_waits_also_when_another_thread_takes_it(tmp_path, monkeypatch):
+    started = []
+    asked = threading.Event()
+    elsewhere = threading.Thread(target=asked.wait)
+    elsewhere.start()
+    real = subprocess.Popen
+
+    def interrupted(*arguments, **options):
+        popen = real(*arguments, **options)
+        started.append(popen.pid)
+        signal.pthread_kill(elsewhere.ident, signal.SIGINT)
+        time.sleep(0.05)  # the handler runs at the main thread's next step
+        return popen
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Child.start("child", SLEEP, log_path=tmp_path / "child.log")
+    finally:
+        asked.set()
+        elsewhere.join()
+    assert gone(started[0])
+
+
+def test_a_child_can_be_interrupted_though_signals_were_put_off_at_its_start(start):
     child = start(SLEEP)
     os.kill(child.pid, signal.SIGTERM)
     eventually(lambda: child.poll() == -signal.SIGTERM)
