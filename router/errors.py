@@ -202,6 +202,11 @@ class BodyTimeout(ClientError):
     code = "request_timeout"
     closes_connection = True
 
+    @classmethod
+    def after(cls, seconds: float) -> BodyTimeout:
+        """Return the error for this limit."""
+        return cls(f"The body did not arrive within {seconds:g} s.")
+
 
 class BodyTooLarge(ClientError):
     """The body is larger than `server.max_body_bytes`; it was not read to its end."""
@@ -335,6 +340,11 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
+
+    @classmethod
+    def after(cls, model: str, seconds: float) -> UpstreamTimeout:
+        """Return the error for a whole answer's limit."""
+        return cls(f"Model '{model}' took longer than {seconds:g} s.")
 
 
 class UpstreamTTFTTimeout(UpstreamTimeout):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import errno
+import gc
 import logging
 import multiprocessing
 import os
@@ -34,6 +35,7 @@ logger = logging.getLogger("router")
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 ENOUGH_DESCRIPTORS = 4096
+_ALLOCATIONS_BETWEEN_COLLECTIONS = 20_000
 
 
 def log_to_stderr(settings: Settings) -> None:
@@ -145,6 +147,10 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, router: ReloadableRouter) -> None:
         super().__init__(config)
         self._router = router
+        # Nothing that exists by now is garbage: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS)
         self._parent = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

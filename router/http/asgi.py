@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from router.errors import RouterError, Stopping, without_values
@@ -24,6 +26,8 @@ HeaderList = list[tuple[bytes, bytes]]
 ON_DISCONNECT = "router.on_disconnect"
 CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5
+_ids = random.Random()  # noqa: S311 - an id is no secret, and the system's randomness costs a call for each
+os.register_at_fork(after_in_child=_ids.seed)
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -36,7 +40,7 @@ def request_id(scope: Scope) -> bytes:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return bytes(value)
-    return os.urandom(16).hex().encode()
+    return b"%032x" % _ids.getrandbits(128)
 
 
 async def send_whole(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
@@ -100,29 +104,45 @@ async def answer_safely(app: ASGIApp, scope: Scope, receive: Receive, send: Send
         await send_whole(with_id, failed.status, [(b"content-type", b"application/json")], failed.body())
 
 
-class CancelledOnDisconnect:
-    """Raises ClientGone within its block, at whatever it awaits, when the client closes its connection.
+class Interruption:
+    """Ends what a request awaits within the block: when the client closes its connection, or when its time is over.
 
-    Our server calls what it finds in the scope (see `router.http.protocol`). ASGI's own way, to wait for a message,
-    would take a task for every request.
+    Our server calls what it finds in the scope (see `router.http.protocol`); ASGI's own way to notice a disconnect,
+    waiting for a message, would take a task for every request. Limits follow one another; a new one replaces the last.
     """
 
     def __init__(self, scope: Scope) -> None:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("CancelledOnDisconnect needs to run in a task")
-        self._scope, self._task, self._gone = scope, task, False
+            raise RuntimeError("an Interruption needs to run in a task")
+        self._scope, self._task = scope, task
+        self._why: Callable[[], Exception] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> None:
-        self._scope[ON_DISCONNECT] = self._cancel
+    def __enter__(self) -> Interruption:
+        self._scope[ON_DISCONNECT] = partial(self._interrupt, ClientGone)
+        return self
+
+    def limit(self, seconds: float, error: Callable[[], Exception]) -> None:
+        """Raise `error()` within the block once so many seconds have passed."""
+        self.lift()
+        self._timer = self._task.get_loop().call_later(seconds, self._interrupt, error)
+
+    def lift(self) -> None:
+        """Take the limit back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.lift()
         del self._scope[ON_DISCONNECT]
-        if self._gone:
+        if self._why is not None:
             self._task.uncancel()
             if kind is not None:
-                raise ClientGone from None
+                raise self._why() from None
 
-    def _cancel(self) -> None:
-        self._gone = True
-        self._task.cancel()
+    def _interrupt(self, why: Callable[[], Exception]) -> None:
+        if self._why is None:
+            self._why = why
+            self._task.cancel()

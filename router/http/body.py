@@ -6,14 +6,13 @@ another server may read otherwise, so it is refused here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from router.errors import BodyTimeout, BodyTooLarge, InvalidJSON, InvalidRequest, UnsupportedMediaType
+from router.errors import BodyTooLarge, InvalidJSON, InvalidRequest, UnsupportedMediaType
 from router.http.asgi import ClientGone, Receive, Scope
 
 MAX_DEPTH = 64
@@ -22,24 +21,16 @@ MAX_VALUES = 250_000
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     """Return the whole body of a JSON request.
 
-    Raises UnsupportedMediaType, BodyTooLarge (before the excess is read), BodyTimeout or ClientGone.
+    Raises UnsupportedMediaType, BodyTooLarge (before the excess is read) or ClientGone.
     """
     headers = dict(scope["headers"])
     _check_media_type(headers)
     announced = headers.get(b"content-length", b"0")
     if announced.isdigit() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _read(receive, max_bytes)
-    except TimeoutError:
-        raise BodyTimeout(f"The body did not arrive within {timeout_s:g} s.") from None
-
-
-async def _read(receive: Receive, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:

@@ -9,25 +9,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 
 from router.clients.permission import permit
 from router.decide.decider import Decider, Decision
 from router.decide.prompt import Prompt
 from router.errors import (
+    BodyTimeout,
     ClassifierError,
     ClientError,
     RouterError,
     Stopping,
     UpstreamError,
     UpstreamRefused,
+    UpstreamTimeout,
     without_values,
 )
 from router.http.accounting import Accountant
 from router.http.asgi import (
     CLIENT,
-    CancelledOnDisconnect,
     ClientGone,
+    Interruption,
     Receive,
     Scope,
     Send,
@@ -68,6 +71,11 @@ class ChatEndpoint:
         self._accountant = accountant
         self._tracing = tracing
         self._decision_log = decision_log
+        self._body_timeout = partial(BodyTimeout.after, settings.server.body_timeout_s)
+        self._total_limits = {  # of a whole answer with all attempts at it, also when nobody reads it
+            name: (model.timeouts.total_s, partial(UpstreamTimeout.after, name, model.timeouts.total_s))
+            for name, model in settings.models.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, it is accounted with exactly one outcome."""
@@ -95,21 +103,24 @@ class ChatEndpoint:
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
         limits = self._settings.server
-        received = await read_body(scope, receive, limits.max_body_bytes, limits.body_timeout_s)
-        exchange.started = perf_counter()
-        body = parse_body(received)
-        chosen = select(self._settings, body.fields, scope["headers"])
-        permit(exchange.client, chosen)
-        wants_stream, wants_usage = check_stream_fields(body.fields)
-        prompt = Prompt.of_chat(body.fields)
-        if self._decision_log is not None:
-            exchange.logged_prompt = self._decision_log.text_of(prompt)
-        with CancelledOnDisconnect(scope):
+        with Interruption(scope) as interruption:
+            interruption.limit(limits.body_timeout_s, self._body_timeout)
+            received = await read_body(scope, receive, limits.max_body_bytes)
+            interruption.lift()
+            exchange.started = perf_counter()
+            body = parse_body(received)
+            chosen = select(self._settings, body.fields, scope["headers"])
+            permit(exchange.client, chosen)
+            wants_stream, wants_usage = check_stream_fields(body.fields)
+            prompt = Prompt.of_chat(body.fields)
+            if self._decision_log is not None:
+                exchange.logged_prompt = self._decision_log.text_of(prompt)
             decision = await self._decide(chosen, prompt)
             exchange.decided(decision)
             self._accountant.decided(exchange)
             if exchange.client is not None:
                 exchange.expected_dollars = self._decider.expected_cost(decision.model, prompt)
+            interruption.limit(*self._total_limits[decision.model])
             chat = Chat(body, wants_stream, wants_usage, scope["headers"])
             await self._forwarder.forward(exchange, decision, chat, send)
 

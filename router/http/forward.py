@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from router.decide.decider import Decision
-from router.errors import UpstreamError, UpstreamTimeout
+from router.errors import UpstreamError
 from router.http.accounting import Accountant
 from router.http.asgi import Send
 from router.http.body import JSONBody, chat_body_for
@@ -52,13 +51,8 @@ class Forwarder:
         endpoint: Endpoint | None = attempts.first()
         if endpoint is not None and endpoint.model is not models[0].model:
             self._accountant.fell_back(exchange, endpoint.model.name, models[0].why_not())
-        model = models[0].model
-        try:
-            async with asyncio.timeout(model.timeouts.total_s):  # all attempts, also when nobody reads the answer
-                while endpoint is not None:
-                    endpoint = await self._ask(endpoint, attempts, exchange, chat, send)
-        except TimeoutError:
-            raise UpstreamTimeout(f"Model '{model.name}' took longer than {model.timeouts.total_s:g} s.") from None
+        while endpoint is not None:
+            endpoint = await self._ask(endpoint, attempts, exchange, chat, send)
 
     async def _ask(
         self, endpoint: Endpoint, attempts: Attempts, exchange: Exchange, chat: Chat, send: Send

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,8 +13,8 @@ from router.clients.permission import permit
 from router.decide.decider import Decider, Decision
 from router.decide.policy import candidates
 from router.decide.prompt import Prompt
-from router.errors import InvalidRequest
-from router.http.asgi import CLIENT
+from router.errors import BodyTimeout, InvalidRequest
+from router.http.asgi import CLIENT, Interruption
 from router.http.body import JSONBody, parse_body, read_body
 from router.http.openapi import errors
 from router.http.selection import select
@@ -34,7 +35,9 @@ def route_api(settings: Settings, decider: Decider) -> APIRouter:
         `model` that names the policy.
         """
         limits = settings.server
-        body = parse_body(await read_body(request.scope, request.receive, limits.max_body_bytes, limits.body_timeout_s))
+        with Interruption(request.scope) as interruption:
+            interruption.limit(limits.body_timeout_s, partial(BodyTimeout.after, limits.body_timeout_s))
+            body = parse_body(await read_body(request.scope, request.receive, limits.max_body_bytes))
         if "inputs" not in body.fields:
             chosen = select(settings, body.fields, request.scope["headers"])
             permit(request.scope.get(CLIENT), chosen)
