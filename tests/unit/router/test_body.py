@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import BodyTimeout, BodyTooLarge, InvalidJSON, InvalidRequest, UnsupportedMediaType
-from router.http.asgi import ClientGone, Message, Receive
+from router.http.asgi import ClientGone, Interruption, Message, Receive, Scope
 from router.http.body import MAX_DEPTH, chat_body_for, check_stream_fields, parse_body, read_body
 from tests.unit.router.virtual_time import run
 
@@ -270,8 +271,14 @@ class Client:
 
 def read(receive: Receive, headers: dict[str, str] | None = None, *, limit: int = 10, timeout_s: float = 5.0) -> bytes:
     sent = {"content-type": "application/json", **(headers or {})}
-    scope = {"headers": [(name.encode(), value.encode()) for name, value in sent.items() if value]}
-    return run(read_body(scope, receive, limit, timeout_s))
+    scope: Scope = {"headers": [(name.encode(), value.encode()) for name, value in sent.items() if value]}
+
+    async def reading() -> bytes:
+        with Interruption(scope) as interruption:
+            interruption.limit(timeout_s, partial(BodyTimeout.after, timeout_s))
+            return await read_body(scope, receive, limit)
+
+    return run(reading())
 
 
 def test_a_body_is_read_whole_from_its_pieces() -> None:
