@@ -39,7 +39,7 @@ class FinetuneRecipe:
 
     max_tokens: int = _number(256, "tokens of a prompt that are read when it serves")
     train_tokens: int = _number(128, "tokens of a prompt that are read while its body is trained")
-    epochs: int = _number(1, "passes over the data, at most")
+    epochs: int = _number(2, "passes over the data, at most")
     batch: int = _number(16, "prompts per step and process")
     learning_rate: float = _number(5e-5, "peak, of the body; linear warm-up, then linearly down to 0")
     head_learning_rate: float = _number(1e-3, "peak, of the heads")
@@ -48,7 +48,7 @@ class FinetuneRecipe:
     dropout: float = _number(0.1, "share of hidden values dropped while training")
     answers_share: float = _number(1.0, "weight of the loss on every model's answers, beside the outcome's 1")
     task_share: float = _number(0.5, "weight of the task head's loss")
-    dimensions_share: float = _number(1.0, "weight of the dimensions head's loss")
+    dimensions_share: float = _number(5.0, "weight of the dimensions head's loss")
     validations: int = _number(4, "per epoch")
     patience: int = _number(2, "validations without a better loss before it stops early")
     head_penalty: float = _number(1e-4, "price of a squared change when heads are fitted on the finished body")
