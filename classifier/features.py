@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from classifier.examples import Tokens
-from classifier.static_encoder import FIRST_FACTOR, SECOND_FACTOR, length_features
+from classifier.sparse_expert import FIRST_FACTOR, SECOND_FACTOR, length_features
 
 
 def mean_vectors(ids: Tokens, vectors: Tensor, token_weight: Tensor) -> Tensor:

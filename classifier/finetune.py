@@ -48,13 +48,13 @@ class Student(nn.Module):
         self.answers = nn.Linear(encoder.shape.width, models)
         # The word vectors stay as they were published: words that training lacks keep their places among the others.
         encoder.body.embeddings.word_embeddings.weight.requires_grad_(False)
-        for head in self.heads():
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        for fitted in (*self.heads(), encoder.sparse):
+            for parameter in fitted.parameters():
+                nn.init.zeros_(parameter)
 
     def heads(self) -> tuple[nn.Linear, ...]:
         """In the order of HeadLogits."""
-        return self.encoder.outcome, self.encoder.task, self.encoder.dimensions, self.answers
+        return *self.encoder.heads(), self.answers
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """The logits of all heads, as in HeadLogits."""
@@ -68,6 +68,7 @@ class Position:
     """How far a run has come; saved with its state."""
 
     step: int = 0
+    seconds: float = 0.0
     best_loss: float = math.inf
     without_better: int = 0
 
@@ -77,7 +78,8 @@ class Position:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What accelerate restores."""
-        self.step, self.best_loss, self.without_better = state["step"], state["best_loss"], state["without_better"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
 
 def finetune(
@@ -89,10 +91,11 @@ def finetune(
     seed: int,
     state: Path,
     progress: Progress,
-) -> bool:
+) -> float | None:
     """Train `encoder` in place, on the CPU when it returns, with the weights of the best validation.
 
-    `state` is a directory of this run's own. Returns False in the processes that only helped another one.
+    `state` is a directory of this run's own. Returns the seconds of training, those before a kill included; None in
+    the processes that only helped another one.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     set_seed(seed)
@@ -149,14 +152,15 @@ class Run:
             f"{self.accelerator.num_processes} process(es), {device}, {self.accelerator.mixed_precision}"
         )
         self.model.train()
-        started, done = time.monotonic(), where.step
+        started, before = time.monotonic(), where.seconds
         for rows in [batch for epoch in self.batches for batch in epoch][where.step :]:
             if where.without_better >= self.recipe.patience:
                 break
             loss = self._step(rows)
             where.step += 1
+            where.seconds = before + time.monotonic() - started
             if where.step % report_every == 0:
-                left = (time.monotonic() - started) / (where.step - done) * (self.steps - where.step)
+                left = where.seconds / where.step * (self.steps - where.step)
                 self.progress(
                     f"step {where.step:,} of {self.steps:,}: loss {float(loss):.4f}; {left / 60:.0f} min left"
                 )
@@ -231,8 +235,8 @@ class Run:
             shutil.rmtree(self.state)
         self.accelerator.wait_for_everyone()
 
-    def finish(self) -> bool:
-        """Put the best weights in place; True in the main process."""
+    def finish(self) -> float | None:
+        """Put the best weights in place; the seconds of training in the main process, None in the others."""
         self.accelerator.wait_for_everyone()
         self.encoder.to("cpu")
         if (self.state / BEST).is_file():
@@ -240,7 +244,7 @@ class Run:
         self.encoder.eval()
         main = bool(self.accelerator.is_main_process)
         self.accelerator.end_training()
-        return main
+        return self.position.seconds if main else None
 
 
 def optimizer(student: Student, recipe: FinetuneRecipe) -> torch.optim.Optimizer:

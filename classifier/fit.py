@@ -10,9 +10,11 @@ from classifier.examples import Examples, Labels
 from classifier.features import dense_features, sparse_features
 from classifier.recipe import StaticRecipe
 from classifier.regression import Link, regression
-from classifier.static_encoder import HEADS, LENGTH_STEPS, Shape, StaticEncoder
+from classifier.sparse_expert import HEADS, LENGTH_STEPS, SparseExpert
+from classifier.static_encoder import Shape, StaticEncoder
 
 Progress = Callable[[str], None]
+Penalties = tuple[float, float, float]  # the price of squared weights, for each head
 
 
 def fit(
@@ -22,42 +24,37 @@ def fit(
     model = StaticEncoder(Shape(len(vectors), vectors.shape[1], recipe.bigrams))
     model.vectors.copy_(vectors)
     model.token_weight.copy_(token_weight)
-    dense = _expert(
+    dense = fit_expert(
         dense_features(examples.ids, vectors, token_weight),
         examples,
-        recipe.dense_penalty,
+        _penalties(recipe.dense_penalty, recipe),
         recipe.iterations,
         lambda message: progress(f"dense expert, {message}"),
     )
-    sparse = _expert(
+    sparse = fit_expert(
         sparse_features(examples.ids, token_weight, recipe.bigrams),
         examples,
-        recipe.sparse_penalty,
+        _penalties(recipe.sparse_penalty, recipe),
         recipe.iterations,
         lambda message: progress(f"sparse expert, {message}"),
     )
     shares = (recipe.sparse_share, recipe.task_sparse_share, recipe.dimensions_sparse_share)
     sparse_share = torch.tensor([share for share, width in zip(shares, HEADS, strict=True) for _ in range(width)])
-    dense *= 1 - sparse_share
-    sparse *= sparse_share
-    sizes = [LENGTH_STEPS, 1]
-    vector_part, *shared = torch.split(dense, [recipe.dimensions, *sizes])
-    token_part, bigram_part, *also_shared = torch.split(sparse, [len(vectors), recipe.bigrams, *sizes])
-    length_part, bias_part = (one + other for one, other in zip(shared, also_shared, strict=True))
+    vector_part, length_part, bias = torch.split(dense * (1 - sparse_share), [recipe.dimensions, LENGTH_STEPS, 1])
     model.dense_logits.copy_(vector_part)
-    model.token_logits.copy_(token_part)
-    model.bigram_logits.copy_(bigram_part)
-    model.length_logits.copy_(length_part)
-    model.bias.copy_(bias_part[0])
+    model.bias.copy_(bias[0] + put_sparse_expert(model.sparse, sparse * sparse_share))
+    model.sparse.length_logits.add_(length_part)
     return _as_served(model)
 
 
-def _expert(features: Tensor, examples: Examples, penalty: float, iterations: int, progress: Progress) -> Tensor:
+def fit_expert(
+    features: Tensor, examples: Examples, penalties: Penalties, iterations: int, progress: Progress
+) -> Tensor:
     """One expert's weights for all heads, [features, LOGITS]; each head learns from the rows that teach it."""
-    price = torch.full((features.shape[1],), penalty)
-    price[-1] = 0  # the constant
 
-    def head(name: str, labels: Labels, link: Link) -> Tensor:
+    def head(name: str, labels: Labels, penalty: float, link: Link) -> Tensor:
+        price = torch.full((features.shape[1],), penalty)
+        price[-1] = 0  # the constant
         teaching = np.flatnonzero(labels.weight)
         if len(teaching) == 0:
             return torch.zeros(features.shape[1], labels.targets.shape[1])
@@ -74,12 +71,26 @@ def _expert(features: Tensor, examples: Examples, penalty: float, iterations: in
 
     return torch.cat(
         [
-            head("outcome", examples.outcome, "softmax"),
-            head("task", examples.task, "softmax"),
-            head("dimensions", examples.dimensions, "sigmoid"),
+            head("outcome", examples.outcome, penalties[0], "softmax"),
+            head("task", examples.task, penalties[1], "softmax"),
+            head("dimensions", examples.dimensions, penalties[2], "sigmoid"),
         ],
         dim=1,
     )
+
+
+def _penalties(outcome: float, recipe: StaticRecipe) -> Penalties:
+    return outcome, outcome * recipe.label_penalty, outcome * recipe.label_penalty
+
+
+def put_sparse_expert(expert: SparseExpert, weights: Tensor) -> Tensor:
+    """Fill the tables with fitted weights, [features, LOGITS]; returns the constant's, [LOGITS], for another's bias."""
+    sizes = [len(expert.token_logits), expert.bigrams, LENGTH_STEPS, 1]
+    tokens, bigrams, length, constant = torch.split(weights, sizes)
+    expert.token_logits.copy_(tokens)
+    expert.bigram_logits.copy_(bigrams)
+    expert.length_logits.copy_(length)
+    return constant[0]
 
 
 def _as_served(model: StaticEncoder) -> StaticEncoder:

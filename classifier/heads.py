@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from classifier.examples import Examples, Labels
 from classifier.features import dense_features
-from classifier.inference import outputs, pooled
+from classifier.inference import outputs, part_outputs
 from classifier.regression import regression
-from classifier.static_encoder import HEADS, LENGTH_STEPS, StaticEncoder
+from classifier.sparse_expert import HEADS, LENGTH_STEPS
+from classifier.static_encoder import StaticEncoder
 from classifier.transformer_encoder import TransformerEncoder
 
 Head = Literal["outcome", "task", "dimensions"]
@@ -30,9 +31,12 @@ def fit_heads(
 ) -> None:
     """Add to these heads, in place, the penalised change that fits the examples best; no label, no change.
 
-    A transformer's heads change as a whole, a static encoder's on its dense expert: the tables of tokens and pairs
-    have too many rows for a few labels. `penalty` is the price of a squared change; a great one leaves all as it was.
+    What changes is what the heads make of vectors: the tables of tokens and pairs have too many rows for a few labels.
+    `penalty` is the price of a squared change; a great one leaves all as it was.
     """
+    examples = examples.rows(np.flatnonzero(sum(getattr(examples, head).weight for head in heads)))
+    if len(examples) == 0:
+        return
     features = _features(model, examples)
     price = torch.full((features.shape[1],), penalty)
     price[-1] = 0  # the constant
@@ -59,15 +63,16 @@ def _features(model: StaticEncoder | TransformerEncoder, examples: Examples) -> 
     """[n, features + 1]: the last one is constant."""
     if isinstance(model, StaticEncoder):
         return dense_features(examples.ids, model.vectors, model.token_weight)
-    seen = torch.from_numpy(pooled(model, examples.ids))
+    seen = torch.from_numpy(part_outputs(model.body, examples.ids))
     return torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
 
 
 def _said(model: StaticEncoder | TransformerEncoder, features: Tensor, examples: Examples, head: Head) -> Tensor:
     """The head's logits as they are, [n, k]."""
     if isinstance(model, TransformerEncoder):
-        linear = _linear(model, head)
-        return features[:, :-1] @ linear.weight.T + linear.bias
+        sparse = torch.from_numpy(part_outputs(model.sparse_logits, examples.ids))
+        dense: Tensor = _linear(model, head)(features[:, :-1])
+        return dense + sparse[:, _columns(head)]
     said = torch.from_numpy(getattr(outputs(model, examples.ids), head))
     return torch.logit(said, eps=1e-6) if head == "dimensions" else said
 
@@ -79,12 +84,17 @@ def _add(model: StaticEncoder | TransformerEncoder, head: Head, change: Tensor) 
         linear.weight.add_(change[:-1].T)
         linear.bias.add_(change[-1])
         return
-    place = ALL.index(head)
-    columns = slice(sum(HEADS[:place]), sum(HEADS[: place + 1]))
+    columns = _columns(head)
     vectors, length, bias = torch.split(change, [model.shape.dimensions, LENGTH_STEPS, 1])
     model.dense_logits[:, columns] += vectors
-    model.length_logits[:, columns] += length
+    model.sparse.length_logits[:, columns] += length
     model.bias[columns] += bias[0]
+
+
+def _columns(head: Head) -> slice:
+    """Of tables that have all heads side by side."""
+    place = ALL.index(head)
+    return slice(sum(HEADS[:place]), sum(HEADS[: place + 1]))
 
 
 def _linear(model: TransformerEncoder, head: Head) -> nn.Linear:

@@ -1,15 +1,16 @@
 """What a trained encoder of either kind says of many prompts, offline."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from classifier.batches import pad, sorted_batches
 from classifier.checkpoint import Encoder
 from classifier.examples import Tokens
-from classifier.transformer_encoder import TransformerEncoder
 
 Floats = NDArray[np.float32]
 
@@ -35,10 +36,10 @@ def outputs(model: Encoder, ids: Tokens, batch: int = 64) -> Outputs:
 
 
 @torch.inference_mode()
-def pooled(model: TransformerEncoder, ids: Tokens, batch: int = 64) -> Floats:
-    """What the heads of a transformer see, [n, width]."""
+def part_outputs(part: Callable[[Tensor, Tensor], Tensor], ids: Tokens, batch: int = 64) -> Floats:
+    """What a part of a model, ids and mask -> [n, k], says of n tokenized prompts: [n, k]."""
     order = sorted_batches([len(row) for row in ids], batch)
-    return _unsorted([model.body(*pad([ids[row] for row in rows])).numpy() for rows in order], order)
+    return _unsorted([part(*pad([ids[row] for row in rows])).numpy() for rows in order], order)
 
 
 def _unsorted(parts: list[Floats], order: list[NDArray[np.intp]]) -> Floats:

@@ -4,6 +4,8 @@ By hand rather than traced: the graph reads like the torch module beside it, is 
 holds no operator that TensorRT would not take.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -73,6 +75,11 @@ class Graph:
     def columns(self, values: str, start: int, end: int) -> str:
         """Columns `start` to `end` of [n, k]; a negative end counts from the right."""
         return self.node("Slice", values, self.integers(start), self.integers(end), self.integers(1))
+
+    def heads(self, values: str, widths: Sequence[int]) -> list[str]:
+        """Columns of these widths, side by side in [n, sum of widths], as tensors of their own."""
+        ends = list(accumulate(widths))
+        return [self.columns(values, end - width, end) for width, end in zip(widths, ends, strict=True)]
 
     def without_last(self, values: str) -> str:
         """All columns but the last."""

@@ -23,13 +23,14 @@ class StaticRecipe:
 
     dimensions: int = _number(64, "principal components kept of MiniLM's vectors")
     bigrams: int = _number(1 << 16, "rows of the hashed bigram table")
-    dense_penalty: float = _number(3e-3, "price of the dense expert's squared weights")
-    sparse_penalty: float = _number(5e-5, "price of the sparse expert's squared weights")
+    dense_penalty: float = _number(3e-3, "price of the dense expert's squared weights in the outcome head")
+    sparse_penalty: float = _number(5e-5, "price of the sparse expert's squared weights in the outcome head")
+    label_penalty: float = _number(0.1, "of both prices, in the task and the dimensions head")
     sparse_share: float = _number(0.4, "of the averaged outcome logits, 0 to 1; the dense expert has the rest")
     task_sparse_share: float = _number(0.8, "the same for the task head")
-    dimensions_sparse_share: float = _number(0.5, "the same for the dimensions head")
+    dimensions_sparse_share: float = _number(0.8, "the same for the dimensions head")
     teacher_share: float = _number(0.5, "with --teacher: how far targets move to the teacher's, 0 to 1")
-    unlabelled_weight: float = _number(0.3, "with --teacher: weight of a prompt that has only its word")
+    unlabelled_weight: float = _number(0.05, "with --teacher: weight of a prompt that has only its word")
     iterations: int = _number(60, "of L-BFGS, at most, per regression")
 
 
@@ -51,4 +52,7 @@ class FinetuneRecipe:
     dimensions_share: float = _number(5.0, "weight of the dimensions head's loss")
     validations: int = _number(4, "per epoch")
     patience: int = _number(2, "validations without a better loss before it stops early")
-    head_penalty: float = _number(1e-4, "price of a squared change when heads are fitted on the finished body")
+    blend_share: float = _number(0.3, "of a transformer's sparse expert in the averaged logits, 0 to 1")
+    blend_penalty: float = _number(5e-5, "price of a transformer's sparse expert's squared weights")
+    blend_iterations: int = _number(60, "of L-BFGS, at most, per head of a transformer's sparse expert")
+    head_penalty: float = _number(1e-2, "price of a squared change when heads are fitted on the finished body")

@@ -59,7 +59,7 @@ def _published(directory: Path, source: str, name: str, dropout: float) -> Start
     body = minilm.load_body(directory, dropout)
     model = TransformerEncoder(body.shape, dropout)
     model.body.load_state_dict(body.state_dict())
-    for head in (model.outcome, model.task, model.dimensions):
+    for head in model.heads():
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
     return Start(model, directory / "tokenizer.json", source, name, None)

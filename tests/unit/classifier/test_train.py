@@ -74,7 +74,7 @@ def test_heads_learn_and_the_body_stays(tmp_path: Path, kind: str, random: Calla
     old, new = tensors(start), tensors(tmp_path / "out")
     changed = {name for name in old if not np.array_equal(old[name], new[name])}
     heads = {"outcome.weight", "outcome.bias", "task.weight", "task.bias", "dimensions.weight", "dimensions.bias"}
-    assert changed == ({"dense_logits", "length_logits", "bias"} if kind == "static" else heads)
+    assert changed == ({"dense_logits", "sparse.length_logits", "bias"} if kind == "static" else heads)
     test = spec["metrics"]["test_split"]
     assert test["need_strong"]["auc"] > 0.9
     assert test["own_task"]["accuracy"] > 0.9 > test["own_task"]["majority"]

@@ -12,7 +12,9 @@ from classifier.transformer_encoder import TransformerEncoder, TransformerShape
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "add", "prove", "theorem", "name", "city", "colour", "why", "code"]
 HARD, EASY = ("prove", "theorem", "why"), ("name", "city", "colour")
-SHAPE = TransformerShape(vocabulary=len(WORDS), width=16, layers=2, attention_heads=4, inner=32, positions=512)
+SHAPE = TransformerShape(
+    vocabulary=len(WORDS), width=16, layers=2, attention_heads=4, inner=32, positions=512, bigrams=31
+)
 
 
 def tiny_tokenizer() -> Tokenizer:
@@ -66,4 +68,6 @@ def random_transformer(seed: int = 0) -> TransformerEncoder:
     with torch.no_grad():
         for parameter in encoder.parameters():  # the defaults of norms and biases, 1 and 0, would hide a mistake
             parameter.add_(torch.randn_like(parameter) * 0.3)
+        encoder.visible.copy_(torch.ones(len(WORDS)))
+        encoder.visible[[0, 2, 3]] = 0
     return rounded(encoder.eval())
