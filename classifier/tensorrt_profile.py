@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from classifier.errors import VersionError
-from classifier.labels import INPUTS, OUTPUTS, SPEC_KEYS
+from classifier.labels import INPUTS, SPEC_KEYS
 from classifier.render_config import spec_line
 
 # In the container, where deploy/docker/triton.Dockerfile has a volume. ONNX Runtime makes only the last directory.
 CACHE: Final = "/var/cache/triton/tensorrt"
 MAX_BATCH, OPTIMAL_BATCH = 64, 32
-CONTRACT: Final = {"OUTCOME": 4, "TASK_TYPE": 12, "DIMENSIONS": 6, "COMPLEXITY": 7}
+CONTRACT: Final = {"OUTCOME": 4, "TASK_TYPE": -1, "DIMENSIONS": 6, "COMPLEXITY": 7}
 COPIED: Final = ("task_router_ensemble", "complexity_router_ensemble")  # one step each over prompt_classifier
 
 
@@ -29,14 +29,14 @@ def render(version: Path, repository: Path) -> list[Path]:
     """Write a model repository that serves `version`, a transformer's directory; returns the models' directories."""
     spec = _spec(version)
     number, model = version.name, version.parent
-    heads = [name for name in OUTPUTS if spec[SPEC_KEYS[name]] is not None]
+    widths = {name: len(spec[key]) for name, key in SPEC_KEYS.items() if spec[key] is not None}
     digest = hashlib.sha256((version / "model.onnx").read_bytes()).hexdigest()[:16]
     code = [version / "scoring.py", version / "spec.json"]
     models = {
         "prompt_tokenizer": (tokenizer_config(), [*code, version / "tokenizer.json"]),
-        "prompt_encoder": (encoder_config(heads, int(spec["max_tokens"]), digest), [version / "model.onnx"]),
-        "prompt_scores": (scores_config(heads), code),
-        "prompt_classifier": (ensemble_config(heads, spec), []),
+        "prompt_encoder": (encoder_config(widths, int(spec["max_tokens"]), digest), [version / "model.onnx"]),
+        "prompt_scores": (scores_config(widths), code),
+        "prompt_classifier": (ensemble_config(tuple(widths), spec), []),
     }
     for name, (config, files) in models.items():
         directory = repository / name / number
@@ -58,7 +58,7 @@ def tokenizer_config() -> str:
     return _config("prompt_tokenizer", 'backend: "python"', {"TEXT": ("STRING", 1)}, outputs, _ON_CPU.format(count=2))
 
 
-def encoder_config(heads: Sequence[str], max_tokens: int, digest: str) -> str:
+def encoder_config(widths: Mapping[str, int], max_tokens: int, digest: str) -> str:
     """The encoder's config.pbtxt: fp16, one shape profile over all lengths, as ONNX Runtime only runs the first.
 
     The engine cache is named after the weights: an engine of other weights would be taken for theirs.
@@ -74,14 +74,14 @@ def encoder_config(heads: Sequence[str], max_tokens: int, digest: str) -> str:
         "prompt_encoder",
         'backend: "onnxruntime"',
         dict.fromkeys(INPUTS, ("INT64", -1)),
-        {name: ("FP32", OUTPUTS[name]) for name in heads},
+        {name: ("FP32", width) for name, width in widths.items()},
         _ON_GPU.format(parameters=parameters),
     )
 
 
-def scores_config(heads: Sequence[str]) -> str:
+def scores_config(widths: Mapping[str, int]) -> str:
     """The last step's config.pbtxt."""
-    inputs = {name: ("FP32", OUTPUTS[name]) for name in heads} | {"SEEN_TOKENS": ("INT32", 2)}
+    inputs = {name: ("FP32", width) for name, width in widths.items()} | {"SEEN_TOKENS": ("INT32", 2)}
     return _config("prompt_scores", 'backend: "python"', inputs, _CONTRACT_OUTPUTS, _ON_CPU.format(count=1))
 
 

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from router.errors import ConfigurationError
 from router.settings import (
+    TASK_TYPES,
     ClientSettings,
     ExpectedValuePolicy,
     FixedPolicy,
@@ -136,10 +137,17 @@ def _policy_lines(policy: PolicySettings) -> list[str]:
         case TaskMapPolicy():
             unsure = f", or a probability under {policy.min_probability:g}" if policy.min_probability else ""
             others_row = f"another task{unsure}: {policy.default_model}"
-            return [f"task map; {scored}", *_table(policy.models, ""), others_row]
+            return [f"task map; {scored}", *_table(policy.models, ""), others_row, *_unusual_tasks(policy)]
         case LabelPolicy():
             known = f"default label: {policy.default_label}; {scored}"
             return [f"label, from Triton model {policy.triton_model}; {known}", *_table(policy.llms, "")]
+
+
+def _unusual_tasks(policy: TaskMapPolicy) -> Iterator[str]:
+    """Yield what only a version with task types of its own can satisfy; it may also be a slip of the pen."""
+    for task, _ in policy.models:
+        if task not in TASK_TYPES:
+            yield f'"{task}" is no task of the shipped classifier; the served version must have it'
 
 
 def _own_fallbacks(policy: PolicySettings) -> Iterator[str]:

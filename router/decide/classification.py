@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
+from router.settings import COMPLEXITY_WEIGHTS
+
 OUTCOMES = ("both", "only_strong", "only_weak", "neither")
 
 _OF_OUTCOME = frozenset(["gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak"])
@@ -29,6 +31,7 @@ class Labels:
 class Classification:
     """One prompt's scores, each tuple in the order of `labels`; probabilities are calibrated, 0..1.
 
+    Dimensions are 0..1 too, but for few_shots of NVIDIA's own model: the number of examples in the prompt, 0..5.
     `tokens_seen` and `tokens_dropped` count the model's own tokens; dropped ones were cut off by its limit.
     """
 
@@ -71,11 +74,13 @@ class Classification:
         return (self.gain + 1.0 - self.p_weak) / 2.0
 
     def score(self, name: str) -> float:
-        """Return a named score: `gain`, `need_strong`, `p_weak`, `p_strong`, `one_minus_p_weak` or a dimension."""
+        """Return one of SCORE_NAMES; ValueError when the model lacks the head that it needs."""
         if name in _OF_OUTCOME:
             if not self.outcome:
                 raise ValueError(f"{name} needs an outcome head")
             return 1.0 - self.p_weak if name == "one_minus_p_weak" else float(getattr(self, name))
+        if name == "complexity":
+            return sum(weight * self.score(dimension) for dimension, weight in COMPLEXITY_WEIGHTS.items())
         return self.dimensions[self.labels.dimensions.index(name)]
 
     def described(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from router.decide.classification import Classification, Labels
 from router.errors import InvalidRequest
 from router.settings import (
+    COMPLEXITY_WEIGHTS,
     ExpectedValuePolicy,
     FixedPolicy,
     LabelPolicy,
@@ -17,6 +18,7 @@ from router.settings import (
     TaskMapPolicy,
     ThresholdPolicy,
 )
+from router.settings.yaml_fields import allowed_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +134,27 @@ def unmet_needs(policy: PolicySettings, labels: Labels) -> list[str]:
                 if name in ("gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak"):
                     if not labels.outcomes:
                         needs.append(f"score '{name}' needs an outcome head; the served model declares none")
-                elif name not in labels.dimensions:
-                    has = ", ".join(labels.dimensions) or "no dimensions head"
-                    needs.append(f"score '{name}' is not among the served model's dimensions ({has})")
+                elif not labels.dimensions:
+                    needs.append(f"score '{name}' needs a dimensions head; the served model declares none")
+                elif lacking := [one for one in _dimensions_of(name) if one not in labels.dimensions]:
+                    has = ", ".join(labels.dimensions)
+                    needs.append(f"score '{name}' needs {', '.join(lacking)}; the served model's dimensions are {has}")
         case ExpectedValuePolicy() if not labels.outcomes:
             needs.append("gain needs an outcome head; the served model declares none")
         case TaskMapPolicy():
-            unknown = [label for label, _ in policy.models if label not in labels.task_types]
-            if unknown:
-                has = ", ".join(labels.task_types) or "no task head"
-                needs.append(f"task types {', '.join(unknown)} are not among the served model's ({has})")
+            if not labels.task_types:
+                needs.append("it needs a task head; the served model declares none")
+            else:
+                unknown = [label for label, _ in policy.models if label not in labels.task_types]
+                needs += [
+                    f"'{label}' is not a task of the served model; {allowed_words(label, labels.task_types)}"
+                    for label in unknown
+                ]
     return [f"policies.{policy.name}: {need}." for need in needs]
+
+
+def _dimensions_of(score: str) -> tuple[str, ...]:
+    return tuple(COMPLEXITY_WEIGHTS) if score == "complexity" else (score,)
 
 
 def expected_cost(model: ModelSettings, prompt_tokens: int, max_output_tokens: int | None) -> float | None:

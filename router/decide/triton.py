@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -151,6 +152,11 @@ def _labels_of(spec_text: str, model: str) -> Labels:
     labels = Labels(spec.outcomes or (), spec.task_types or (), spec.dimensions or ())
     if labels.outcomes and sorted(labels.outcomes) != sorted(OUTCOMES):
         raise ClassifierError("contract", f"model {model!r} has outcomes {labels.outcomes}, expected {OUTCOMES}.")
+    unfit = next((name for name in labels.task_types if not re.fullmatch("[ -~]{1,64}", name)), None)
+    if unfit is not None:  # a task's name becomes a header and a metric's label
+        raise ClassifierError(
+            "contract", f"model {model!r} has task type {unfit!r}, allowed are 1 to 64 printable ASCII characters."
+        )
     return labels
 
 
@@ -162,10 +168,10 @@ def _classification(
     dimensions: tuple[float, ...],
     tokens: tuple[int, ...],
 ) -> ClassifyResult:
-    heads = ((labels.outcomes, outcome), (labels.task_types, task_type), (labels.dimensions, dimensions))
-    for names, values in heads:
-        if names and (len(names) != len(values) or not all(-0.001 <= value <= 1.001 for value in values)):
-            return ClassifierError("invalid_output", "The classifier answered NaN, or not one probability per label.")
+    heads = ((labels.outcomes, outcome, 1.0), (labels.task_types, task_type, 1.0), (labels.dimensions, dimensions, 5.0))
+    for names, values, most in heads:
+        if names and (len(names) != len(values) or not all(-0.001 <= value <= most + 0.001 for value in values)):
+            return ClassifierError("invalid_output", "The classifier answered NaN, or not one score per label.")
     if labels.outcomes and not math.isclose(sum(outcome), 1.0, abs_tol=0.01):
         return ClassifierError("invalid_output", "The classifier's outcome probabilities do not add up to 1.")
     if len(tokens) != 2:

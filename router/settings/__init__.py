@@ -9,6 +9,7 @@ from router.settings.clients import NOBODY
 from router.settings.load import load_settings, redacted
 from router.settings.types import (
     CAPABILITIES,
+    COMPLEXITY_WEIGHTS,
     DIMENSIONS,
     SCORE_NAMES,
     TASK_TYPES,
@@ -38,6 +39,7 @@ from router.settings.types import (
 
 __all__ = [
     "CAPABILITIES",
+    "COMPLEXITY_WEIGHTS",
     "DIMENSIONS",
     "NOBODY",
     "SCORE_NAMES",

@@ -8,7 +8,6 @@ from typing import cast, get_args
 
 from router.settings.types import (
     SCORE_NAMES,
-    TASK_TYPES,
     Conversation,
     ExpectedValuePolicy,
     FixedPolicy,
@@ -75,11 +74,8 @@ def _expected_value(name: str, section: Section, models: Models) -> ExpectedValu
 def _task_map(name: str, section: Section, models: Models) -> TaskMapPolicy:
     mapped = section.section("models")
     section.require("models")
-    pairs = []
-    for task, node in mapped.names():
-        if task not in TASK_TYPES:
-            section.problems.add(node, f"{shown(task)} is not a task; {allowed_words(task, TASK_TYPES)}")
-        pairs.append((task, read_text(node, section.problems, check=_known(models))))
+    # Which tasks there are, the served version says: the router holds these against it when it starts.
+    pairs = [(task, read_text(node, section.problems, check=_known(models))) for task, node in mapped.names()]
     return TaskMapPolicy(
         name=name,
         models=tuple(pairs),
@@ -177,7 +173,8 @@ def _tiers(section: Section, score: tuple[tuple[str, float], ...], models: Model
 def score_range(score: tuple[tuple[str, float], ...]) -> tuple[float, float]:
     """Return the lowest and highest value that a weighted sum of scores can take."""
     # need_strong is the mean of gain (-1..1) and 1 - p_weak (0..1); where gain is -1, p_weak is 1.
-    limits = {"gain": (-1.0, 1.0), "need_strong": (-0.5, 1.0)}
+    # few_shots is a number of examples in NVIDIA's own model, and part of its complexity.
+    limits = {"gain": (-1.0, 1.0), "need_strong": (-0.5, 1.0), "few_shots": (0.0, 5.0), "complexity": (0.0, 1.2)}
     ends = [
         sorted((weight * limits.get(name, (0.0, 1.0))[0], weight * limits.get(name, (0.0, 1.0))[1]))
         for name, weight in score

@@ -18,9 +18,19 @@ DIMENSIONS = (
     "constraints",
     "few_shots",
 )
-"""The prompt's dimensions, 0..1 each, in the order of the classifier's DIMENSIONS output."""
+"""The prompt's dimensions, in the order of the classifier's DIMENSIONS output."""
 
-SCORE_NAMES = ("gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak", *DIMENSIONS)
+COMPLEXITY_WEIGHTS = {
+    "creativity": 0.35,
+    "reasoning": 0.25,
+    "contextual_knowledge": 0.05,
+    "domain_knowledge": 0.15,
+    "constraints": 0.15,
+    "few_shots": 0.05,
+}
+"""NVIDIA's complexity score: this weighted sum of the dimensions."""
+
+SCORE_NAMES = ("gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak", *DIMENSIONS, "complexity")
 """What a threshold policy can compare. More means: a more capable model is worth it (except p_weak)."""
 
 TASK_TYPES = (
@@ -37,7 +47,7 @@ TASK_TYPES = (
     "Text Generation",
     "Unknown",
 )
-"""NVIDIA's task names, in the order of the classifier's TASK_TYPE output."""
+"""NVIDIA's task names, which the shipped classifier has; another version may have its own."""
 
 CAPABILITIES = ("vision", "tools", "json_schema")
 """What a request may need of a model beyond text: images, tool calls, answers held to a JSON schema."""

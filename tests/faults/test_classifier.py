@@ -299,8 +299,8 @@ def test_a_policy_that_needs_a_head_which_the_model_lacks(
         settings["policies"] = {"default": fitting, "deep": {**fitting, "score": "reasoning"}, "by-task": task}
         said = refuses_to_start(settings, tmp_path / "refused")
         assert len(said.splitlines()) == 2
-        assert "policies.deep: score 'reasoning' is not among the served model's dimensions" in said
-        assert "policies.by-task: task types Open QA are not among the served model's (no task head)" in said
+        assert "policies.deep: score 'reasoning' needs a dimensions head; the served model declares none" in said
+        assert "policies.by-task: it needs a task head; the served model declares none" in said
 
         settings["policies"] = {"default": fitting}
         assert decision(start_router(settings)) == "classifier"

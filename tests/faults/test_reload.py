@@ -278,7 +278,7 @@ def test_a_policy_that_the_classifier_cannot_serve(
         router = start_router(settings)
         answer = reload(router, with_default(settings, {**tiers("cheap", "expensive"), "score": "reasoning"}))
         assert (answer.status, answer.error()["code"]) == (400, "invalid_configuration")
-        assert "policies.default: score 'reasoning' is not among" in answer.error()["message"]
+        assert "policies.default: score 'reasoning' needs a dimensions head" in answer.error()["message"]
         assert source(router) == "classifier"
 
 

@@ -166,7 +166,12 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
     [
         ("format", 2, "format is 2, this code reads 1"),
         ("outcomes", ["yes", "no"], r"outcomes is \['yes', 'no'\], allowed are null"),
-        ("encoder", {"kind": "recurrent"}, "encoder.kind is 'recurrent', allowed are static, transformer"),
+        ("task_types", ["billing"], r"task_types is \['billing'\], allowed are null .* two or more different names"),
+        ("task_types", ["billing", "billing"], "two or more different names"),
+        ("task_types", ["billing", "lost\ncard"], "printable ASCII"),
+        ("task_types", {"0": "billing"}, "allowed are null"),
+        ("dimensions", ["creativity"], "allowed are null"),
+        ("encoder", {"kind": "recurrent"}, "encoder.kind is 'recurrent', allowed are static, transformer, deberta"),
         ("encoder", "static", "encoder.kind is None"),
         ("max_tokens", 0, "max_tokens is 0, allowed are 8 to 8192"),
         ("max_tokens", "512", "max_tokens is '512'"),
@@ -179,6 +184,26 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str) -> None:
 def test_a_bad_spec_names_key_value_and_what_is_allowed(key: str, value: Any, message: str) -> None:
     with pytest.raises(scoring.VersionError, match=message):
         scoring.parse_spec({**tiny_spec(), key: value})
+
+
+def test_a_version_may_have_task_types_of_its_own(tmp_path: Path) -> None:
+    spec = write_tiny_version(tmp_path)
+    own = {**spec, "task_types": [f"intent_{number}" for number in range(12)]}
+    (tmp_path / "spec.json").write_text(json.dumps(own))
+    scorer = scoring.Scorer.load(tmp_path)
+    assert scorer.spec.labels["task_types"] == tuple(own["task_types"])
+    np.testing.assert_allclose(scorer.score(["code"]).task_type[0], expected_probabilities(["code"])[1], atol=1e-5)
+
+    (tmp_path / "spec.json").write_text(json.dumps({**own, "task_types": ["billing", "card_lost", "other"]}))
+    with pytest.raises(scoring.VersionError, match=r"declares task_types, but .* no output task_logits of width 3"):
+        scoring.Scorer.load(tmp_path)
+
+
+def test_an_unscored_row_is_as_wide_as_its_version_s_labels() -> None:
+    spec = scoring.parse_spec({**tiny_spec(), "task_types": ["billing", "card_lost", "other"], "dimensions": None})
+    unscored = scoring.Scores.unscored(spec)
+    assert (unscored.task_type.shape, unscored.dimensions.shape) == ((1, 3), (1, 6))
+    assert np.isnan(unscored.task_type).all()
 
 
 def test_each_row_goes_to_the_session_of_its_length(version: Path) -> None:

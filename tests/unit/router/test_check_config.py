@@ -74,6 +74,14 @@ def test_the_summary_says_what_the_file_means(config: Path) -> None:
     assert squeezed.sub(" ", out) == squeezed.sub(" ", (DATA / "check_config.txt").read_text())
 
 
+def test_a_task_that_only_another_classifier_can_have_is_pointed_out(config: Path) -> None:
+    config.write_text(CONFIG.replace("{Code Generation: big}", "{Code Generation: big, card_lost: big}"))
+    code, out, _ = printed(check(config, {}))
+    assert code == 0
+    assert '"card_lost" is no task of the shipped classifier; the served version must have it' in out
+    assert '"Code Generation" is no task' not in out
+
+
 def test_the_summary_says_when_everybody_is_let_in(config: Path) -> None:
     config.write_text(CONFIG.partition("clients:")[0])
     assert OPEN in printed(check(config, {}))[1].splitlines()

@@ -53,6 +53,13 @@ def test_every_name_that_a_configuration_may_say_is_a_score(name: str) -> None:
         assert scored.score(name) == DIMENSIONS.index(name) / 10
 
 
+def test_complexity_is_nvidia_s_sum_of_the_dimensions() -> None:
+    one = dict.fromkeys(DIMENSIONS, 1.0)
+    assert classification(dimensions=one).score("complexity") == pytest.approx(1.0)
+    asked = {**dict.fromkeys(DIMENSIONS, 0.0), "creativity": 0.5, "reasoning": 1.0, "few_shots": 3.0}
+    assert classification(dimensions=asked).score("complexity") == pytest.approx(0.35 * 0.5 + 0.25 + 0.05 * 3)
+
+
 def test_a_score_whose_head_is_absent_is_an_error_and_no_number() -> None:
     without = Classification(Labels(), Version("1"))
     for name in SCORE_NAMES:

@@ -199,10 +199,20 @@ def test_what_a_served_model_lacks_is_said_before_it_is_needed() -> None:
     [need] = unmet_needs(TASKS, Labels(task_types=("Chatbot", "Other")))
     assert "Code Generation" in need
     assert "Chatbot, Other" in need
+    slip = dataclasses.replace(TASKS, models=(("lost_card", "m"), ("card_los", "m")))
+    [need] = unmet_needs(slip, Labels(task_types=("lost_card", "card_lost")))
+    assert "'card_los' is not a task of the served model" in need
+    assert 'did you mean "card_lost"?' in need
     by_dimension = dataclasses.replace(TIERS, score=(("reasoning", 0.5), ("gain", 0.5)))
     [need] = unmet_needs(by_dimension, dataclasses.replace(LABELS, dimensions=("creativity",)))
     assert "'reasoning'" in need
     assert "creativity" in need
+    by_complexity = dataclasses.replace(TIERS, score=(("complexity", 1.0),))
+    assert unmet_needs(by_complexity, LABELS) == []
+    [need] = unmet_needs(by_complexity, dataclasses.replace(LABELS, dimensions=("creativity", "reasoning")))
+    assert "needs contextual_knowledge, domain_knowledge, constraints, few_shots" in need
+    [need] = unmet_needs(by_complexity, bare)
+    assert "needs a dimensions head; the served model declares none" in need
     assert unmet_needs(FIXED, bare) == unmet_needs(LABELLED, bare) == []
 
 

@@ -109,7 +109,7 @@ def test_settings_can_go_to_a_worker_process(tmp_path: Path) -> None:
 def test_contract_constants() -> None:
     assert len(TASK_TYPES) == 12
     assert list(TASK_TYPES) == sorted(TASK_TYPES)
-    assert len(set(SCORE_NAMES)) == len(SCORE_NAMES) == 11
+    assert len(set(SCORE_NAMES)) == len(SCORE_NAMES) == 12
 
 
 @pytest.mark.parametrize(("old", "new", "problem"), REFUSED, ids=[problem for _, _, problem in REFUSED])

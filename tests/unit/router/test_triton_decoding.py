@@ -170,6 +170,7 @@ SOUND = [0.4, 0.3, 0.2, 0.1]
         ("TASK_TYPE", floats([[7.0] + [0.0] * 11, [0.0] * 12])),
         ("DIMENSIONS", floats([[math.nan] * 6, [0.5] * 6])),
         ("DIMENSIONS", floats([[-1.0] * 6, [0.5] * 6])),
+        ("DIMENSIONS", floats([[5.5] * 6, [0.5] * 5 + [4.9]])),
     ],
 )
 def test_a_row_that_is_no_probability_fails_alone(name: str, row: Output) -> None:
@@ -226,6 +227,8 @@ def test_labels_are_asked_for_once_a_version() -> None:
         {**SPEC, "outcomes": [*OUTCOMES, "both"]},
         {**SPEC, "outcomes": 5},
         {**SPEC, "task_types": "Chatbot"},
+        {**SPEC, "task_types": ["billing", "card\nlost"]},
+        {**SPEC, "task_types": ["billing", ""]},
         {**SPEC, "dimensions": [1, 2]},
         {**SPEC, "dimensions": {"creativity": 1}},
         {key: value for key, value in SPEC.items() if key != "dimensions"},

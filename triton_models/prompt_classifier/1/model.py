@@ -77,7 +77,7 @@ class TritonPythonModel:
         rows = [self._score_row(text) for text in texts]
         if not any(rows):
             return self._failure("none of the rows could be scored")
-        scores = Scores.joined([row or Scores.unscored() for row in rows])
+        scores = Scores.joined([row or Scores.unscored(self.scorer.spec) for row in rows])
         self.counters.add(scores)
         return response(scores, 0, len(texts))
 

@@ -8,6 +8,7 @@ scoring. Triton's `model.py` and offline prediction both load it; it needs numpy
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ Indices = npt.NDArray[np.intp]
 Provider = str | tuple[str, dict[str, str]]
 
 FILES = ("model.onnx", "tokenizer.json", "spec.json")
-ENCODERS = ("static", "transformer")
+ENCODERS = ("static", "transformer", "deberta")
+# The labels of each head; a version's spec may name task types of its own.
 LABELS: Mapping[str, tuple[str, ...]] = {
     "outcomes": ("both", "only_strong", "only_weak", "neither"),
     "task_types": (
@@ -56,6 +58,7 @@ ONNX_OUTPUTS: Mapping[str, str] = {
     "task_types": "task_logits",
     "dimensions": "dimensions",
 }
+NAME = re.compile(r"[ -~]{1,64}")
 COMPLEXITY = (
     "Creativity",
     "Reasoning",
@@ -83,10 +86,15 @@ class Spec:
     """What a version says of itself in `spec.json`, as far as scoring needs it."""
 
     encoder: str  # of ENCODERS
-    heads: tuple[str, ...]  # of "outcomes", "task_types", "dimensions": those that the version has
+    labels: Mapping[str, tuple[str, ...]]  # of each head that the version has: "outcomes", "task_types", "dimensions"
     max_tokens: int
     temperature: float
     bias: tuple[float, ...]  # added to the four outcome logits after the division by the temperature
+
+    def unscored(self, rows: int) -> dict[str, Floats]:
+        """Return a NaN for each label of every head, absent heads too: [rows, labels]."""
+        widths = {head: len(self.labels.get(head, labels)) for head, labels in LABELS.items()}
+        return {head: np.full((rows, width), np.nan, np.float32) for head, width in widths.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +102,19 @@ class Scores:
     """Scores of n texts, in their order. A head that the version lacks is NaN."""
 
     outcome: Floats  # [n, 4] calibrated probabilities, order of LABELS["outcomes"]
-    task_type: Floats  # [n, 12] probabilities, order of LABELS["task_types"]
+    task_type: Floats  # [n, task types] probabilities, in the order of the spec
     dimensions: Floats  # [n, 6] each in 0..1, order of LABELS["dimensions"]
     complexity: Floats  # [n, 7] order of COMPLEXITY
     tokens: Ints  # [n, 2] tokens seen, tokens dropped by truncation
     padded_tokens: int  # padding that the model had to compute, over all rows
 
     @classmethod
-    def unscored(cls) -> "Scores":
+    def unscored(cls, spec: Spec) -> "Scores":
         """Return one row that says nothing: NaN throughout, no tokens."""
-        outcome, task_type, dimensions = (np.full((1, len(labels)), np.nan, np.float32) for labels in LABELS.values())
+        heads = spec.unscored(1)
         complexity = np.full((1, len(COMPLEXITY)), np.nan, np.float32)
-        return cls(outcome, task_type, dimensions, complexity, np.zeros((1, 2), np.int32), 0)
+        tokens = np.zeros((1, 2), np.int32)
+        return cls(heads["outcomes"], heads["task_types"], heads["dimensions"], complexity, tokens, 0)
 
     @classmethod
     def joined(cls, parts: Sequence["Scores"]) -> "Scores":
@@ -158,7 +167,7 @@ class Scorer:
         self.spec = spec
         self.tokenizer = tokenizer
         self._sessions = sessions
-        self._outputs = [ONNX_OUTPUTS[head] for head in spec.heads]
+        self._outputs = [ONNX_OUTPUTS[head] for head in spec.labels]
 
     @classmethod
     def load(
@@ -180,17 +189,17 @@ class Scorer:
     def score(self, texts: Sequence[str]) -> Scores:
         """Score n texts; any number, in any order, also empty ones."""
         ids, tokens = self.tokenizer.tokenize(texts)
-        heads = {name: np.full((len(texts), len(LABELS[name])), np.nan, np.float32) for name in self.spec.heads}
+        heads = self.spec.unscored(len(texts))
         padded_tokens = 0
         for rows in length_buckets(tokens[:, 0]):
             input_ids, mask = pad([ids[row] for row in rows])
             padded_tokens += int(mask.size - mask.sum())
-            for head, result in zip(self.spec.heads, self.run(input_ids, mask), strict=True):
+            for head, result in zip(self.spec.labels, self.run(input_ids, mask), strict=True):
                 heads[head][rows] = result
         return calibrated(self.spec, heads, tokens, padded_tokens)
 
     def run(self, input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> list[Floats]:
-        """Return what the heads of `spec` say of padded rows, both int64 [n, tokens], at most max_tokens wide."""
+        """Return what the heads of `spec.labels` say of padded rows: int64 [n, tokens], at most max_tokens wide."""
         tokens = input_ids.shape[1]
         session = next(session for longest, session in self._sessions if tokens <= longest)
         results: list[Floats] = session.run(self._outputs, {"input_ids": input_ids, "attention_mask": mask})
@@ -199,8 +208,7 @@ class Scorer:
 
 def calibrated(spec: Spec, heads: Mapping[str, Floats], tokens: Ints, padded_tokens: int = 0) -> Scores:
     """Turn what the model says, outcome and task logits and dimensions, into scores; an absent head is NaN."""
-    raw = {name: np.full((len(tokens), len(labels)), np.nan, np.float32) for name, labels in LABELS.items()}
-    raw.update(heads)
+    raw = {**spec.unscored(len(tokens)), **heads}
     outcome = raw["outcomes"] / np.float32(spec.temperature) + np.asarray(spec.bias, np.float32)
     return Scores(
         outcome=softmax(outcome),
@@ -290,14 +298,7 @@ def parse_spec(document: object) -> Spec:
         raise VersionError(f"spec.json: expected one object, found {type(document).__name__}")
     if document.get("format") != 1:
         raise VersionError(f"spec.json: format is {document.get('format')!r}, this code reads 1: export it again")
-    heads = []
-    for head, labels in LABELS.items():
-        seen = document.get(head)
-        if seen is None:
-            continue
-        if seen != list(labels):
-            raise VersionError(f"spec.json: {head} is {seen!r}, allowed are null (no such head) and {list(labels)}")
-        heads.append(head)
+    labels = {head: _head_labels(head, document[head]) for head in LABELS if document.get(head) is not None}
     encoder: Any = document.get("encoder")
     kind = encoder.get("kind") if isinstance(encoder, dict) else None
     if kind not in ENCODERS:
@@ -315,7 +316,20 @@ def parse_spec(document: object) -> Spec:
             f"spec.json: calibration is {calibration!r}, "
             'allowed is {"temperature": above 0, "bias": four finite numbers}'
         )
-    return Spec(encoder=kind, heads=tuple(heads), max_tokens=max_tokens, temperature=temperature, bias=bias)
+    return Spec(encoder=kind, labels=labels, max_tokens=max_tokens, temperature=temperature, bias=bias)
+
+
+def _head_labels(head: str, seen: object) -> tuple[str, ...]:
+    allowed = str(list(LABELS[head]))
+    if head == "task_types" and isinstance(seen, list):
+        # A task's name becomes a header of the router's answer, so it is one line of ASCII.
+        allowed = "two or more different names, each 1 to 64 printable ASCII characters"
+        named = all(isinstance(name, str) and NAME.fullmatch(name) for name in seen)
+        if named and 2 <= len(seen) == len(set(seen)):
+            return tuple(seen)
+    elif seen == list(LABELS[head]):
+        return LABELS[head]
+    raise VersionError(f"spec.json: {head} is {seen!r}, allowed are null (no such head) and {allowed}")
 
 
 def open_session(path: Path, providers: Sequence[Provider], threads: int = 1) -> InferenceSession:
@@ -336,8 +350,8 @@ def open_session(path: Path, providers: Sequence[Provider], threads: int = 1) ->
 
 def _check_outputs(spec: Spec, session: InferenceSession, version_dir: Path) -> None:
     widths = {output.name: output.shape[-1] for output in session.get_outputs()}
-    for head in spec.heads:
-        name, width = ONNX_OUTPUTS[head], len(LABELS[head])
+    for head, labels in spec.labels.items():
+        name, width = ONNX_OUTPUTS[head], len(labels)
         if widths.get(name) != width:
             raise VersionError(
                 f"{version_dir}: spec.json declares {head}, but model.onnx has no output {name} "

@@ -30,7 +30,8 @@ class TritonPythonModel:
 
     def _answer(self, request: pb_utils.InferenceRequest) -> pb_utils.InferenceResponse:
         heads = {
-            head: pb_utils.get_input_tensor_by_name(request, ONNX_OUTPUTS[head]).as_numpy() for head in self._spec.heads
+            head: pb_utils.get_input_tensor_by_name(request, ONNX_OUTPUTS[head]).as_numpy()
+            for head in self._spec.labels
         }
         tokens = pb_utils.get_input_tensor_by_name(request, "SEEN_TOKENS").as_numpy()
         scores = calibrated(self._spec, heads, tokens)
