@@ -1,7 +1,8 @@
 """Every metric of the router: names, buckets and labels. One registry, injected.
 
 Base units (seconds, dollars). Labels come from the configuration or from fixed lists, never from a request.
-Counters and histograms are exact over several workers (`PROMETHEUS_MULTIPROC_DIR`); gauges are live sums.
+Counters and histograms are exact over several workers (`PROMETHEUS_MULTIPROC_DIR`), but for the last 20 ms of a worker
+that is killed; gauges are live sums.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
@@ -18,6 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.samples import Sample
 
 from router import __version__
+from router.meters import LoopCounter, LoopGauge, LoopHistogram, Registry
 
 # Own overhead and its stages: from the cost of a cache hit to the 100 ms that we promise to stay under.
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0)
@@ -40,39 +42,12 @@ OUTCOMES = (
 )
 
 
-class _Remembering:
-    """A metric that finds a child again in a plain dict; the library checks arguments and takes a lock each time."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own
-        self._children: dict[tuple[str, ...], Any] = {}
-        super().__init__(*args, **kwargs)
-
-    def labels(self, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - the library's own
-        """Return the child for these label values, in the labels' order."""
-        child = self._children.get(values)
-        if child is None:
-            child = self._children[values] = super().labels(*values, **named)  # type: ignore[misc]
-        return child
-
-
-class _Counter(_Remembering, Counter):
-    pass
-
-
-class _Histogram(_Remembering, Histogram):
-    pass
-
-
-class _Gauge(_Remembering, Gauge):
-    pass
-
-
 class Metrics:
     """The router's metrics in a registry of their own."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call] # a second series each, which no query needs
-        self.registry = CollectorRegistry()
+        self.registry = Registry()
         counter, histogram, gauge = self._counter, self._histogram, self._gauge
 
         # Requests
@@ -176,8 +151,11 @@ class Metrics:
         )
 
         # The process
-        self.decision_log_lines = counter(
-            "decision_log_lines", "Lines of the decision log: written, or dropped when the disk is too slow.", "result"
+        self.decision_log_lines = Counter(  # by a thread of its own
+            "llm_router_decision_log_lines",
+            "Lines of the decision log: written, or dropped when the disk is too slow.",
+            ["result"],
+            registry=self.registry,
         )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop was, by a timer in it.", _LAG_S)
         self.loop_blocked = counter("event_loop_blocked", "Times that it was late by over 100 ms; the log says where.")
@@ -219,22 +197,23 @@ class Metrics:
         shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if shared is None:
             return self.registry
+        self.registry.settle()
         _forget_dead_workers(Path(shared))
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
         return together
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return _Counter(f"llm_router_{name}", help_, labels, registry=self.registry)
+        return LoopCounter(f"llm_router_{name}", help_, labels, registry=self.registry)
 
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return _Histogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
+        return LoopHistogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
     def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min", "first"] = "sum") -> Gauge:
         """Return a gauge: of the live workers the sum, the maximum or the least; or the least that there ever was."""
         modes: dict[str, Literal["livesum", "livemax", "livemin", "min"]]
         modes = {"sum": "livesum", "max": "livemax", "min": "livemin", "first": "min"}
-        return _Gauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
+        return LoopGauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
 
 
 def _forget_dead_workers(directory: Path) -> None:

@@ -141,10 +141,12 @@ class ReloadableRouter:
         self._keep(self._current.__aexit__())
         await asyncio.wait(self._tasks, timeout=_LAST_WORDS_S)
         await self._process.spending.close()
+        self._process.metrics.registry.settle()
         await send({"type": "lifespan.shutdown.complete"})
 
     def _late(self, lag_s: float) -> None:
         self._process.metrics.loop_lag.observe(lag_s)
+        self._process.metrics.registry.settle()  # other workers may be asked for what this one has counted
         self._process.admission.observe_lag(lag_s)
 
     def _listen_to_hang_up(self) -> None:

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
+from router.http.answer import Answer
 from router.http.asgi import ON_DISCONNECT, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
@@ -25,7 +26,6 @@ _STATUS_LINES = {
     408: b"HTTP/1.1 408 Request Timeout",
     431: b"HTTP/1.1 431 Request Header Fields Too Large",
 }
-_CONTINUE = b"HTTP/1.1 100 "
 
 
 class HTTPProtocol(HttpToolsProtocol):
@@ -80,8 +80,8 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.write(_overloaded(request_id({"headers": self.headers})))
         else:
             super().on_headers_complete()
-            if self.scope["method"] == "POST":  # its answer has a body
-                self.cycle.transport = cast(asyncio.Transport, _HeadWithBody(self.transport))
+            if self.scope["method"] == "POST":
+                self.cycle.send = Answer(self.cycle).send  # type: ignore[assignment,method-assign] # uvicorn's own
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on."""
@@ -121,39 +121,6 @@ class HTTPProtocol(HttpToolsProtocol):
         if earlier_is_over or its_own_body:
             self.transport.write(_answer(error))
         self.transport.close()
-
-
-class _HeadWithBody:
-    """The transport of one response: its head waits for the body's first part, and both leave in one system call."""
-
-    __slots__ = ("_head", "_transport", "_waits")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._head = b""
-        self._waits = True
-
-    def write(self, data: bytes) -> None:
-        if not self._waits:
-            self._transport.write(data)
-        elif self._head:
-            self._waits = False
-            self._transport.write(self._head + data)
-        elif data.startswith(_CONTINUE):
-            self._transport.write(data)
-        else:
-            self._head = data
-
-    def flush(self) -> None:
-        if self._waits and self._head:
-            self.write(b"")
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
 
 
 def _overloaded(id_: bytes) -> bytes:

@@ -18,7 +18,8 @@ MAX_LINES = 400
 LEVELS = (
     ("router.errors",),
     ("router.settings",),
-    ("router.metrics", "router.tracing", "router.breaker", "router.watchdog"),
+    ("router.meters", "router.tracing", "router.breaker", "router.watchdog"),
+    ("router.metrics",),
     ("router.upstream",),
     ("router.decide",),
     ("router.clients",),
@@ -35,13 +36,13 @@ OWNERS = {
     "tritonclient": ("router.decide.triton",),
     "fastapi": ("router.http", "router.app"),
     "starlette": ("router.http", "router.app"),
-    "uvicorn": ("router.server", "router.http.protocol"),
+    "uvicorn": ("router.server", "router.http.protocol", "router.http.answer"),
     "yaml": ("router.settings",),
     "genai_prices": ("router.settings",),
     "limits": ("router.settings.clients", "router.clients.rates"),
     "sqlite3": ("router.clients.spending",),
     "opentelemetry": ("router.tracing",),
-    "prometheus_client": ("router.metrics", "router.http.ops", "router.http.samples"),
+    "prometheus_client": ("router.metrics", "router.meters", "router.http.ops", "router.http.samples"),
 }
 PURE = (
     "router.errors",
