@@ -13,6 +13,8 @@ from loadtest.soak.traffic import Seen, tally
 
 MAX_RSS_SLOPE = 1_000_000
 """Bytes for 100,000 requests; a growth of less than this in all is the allocator's."""
+WARM_UP_REQUESTS = 20_000
+"""Memory is judged from here on: until then caches, pools, metrics' children and the allocator's arenas fill."""
 MAX_DRIFT = 5
 """Open files more (or fewer) at the end than after the warm-up, both times without traffic."""
 
@@ -62,12 +64,18 @@ def problems(run: Run) -> list[str]:
     if run.counted.get("internal_error"):
         found.append(f"{run.counted['internal_error']:g} requests ended as internal_error.")
     found += [f"{name} is {value:g} at the end, not 0." for name, value in run.left_over.items() if value]
-    slope, requests = rss_slope(run.loaded), run.loaded[-1].requests - run.loaded[0].requests
+    judged = after_warm_up(run)
+    slope, requests = rss_slope(judged), judged[-1].requests - judged[0].requests
     if slope > MAX_RSS_SLOPE and slope * requests / 100_000 > MAX_RSS_SLOPE:
         found.append(f"Memory grows by {slope / 1e6:.2f} MB in 100,000 requests, over {MAX_RSS_SLOPE / 1e6:g} MB.")
     if abs(drift := drift_of(run)) > MAX_DRIFT:
         found.append(f"{drift:+d} open files since the warm-up, over {MAX_DRIFT}.")
     return [*found, *run.log_problems]
+
+
+def after_warm_up(run: Run) -> Sequence[Reading]:
+    """Return the readings under load by which memory is judged; all of them when the run is too short for a warm-up."""
+    return [reading for reading in run.loaded if reading.requests >= WARM_UP_REQUESTS] or run.loaded
 
 
 def drift_of(run: Run) -> int:
@@ -77,13 +85,15 @@ def drift_of(run: Run) -> int:
 
 def summary(run: Run) -> dict[str, Any]:
     """Return the report as data."""
+    judged = after_warm_up(run)
     return {
         "passed": not problems(run),
         "problems": problems(run),
         "minutes": round(run.minutes, 1),
         "requests": len(run.seen),
-        "rss_mb": {"after_warm_up": _mb(run.loaded[0]), "end": _mb(run.loaded[-1])},
-        "rss_slope_mb_per_100000_requests": round(rss_slope(run.loaded) / 1e6, 2),
+        "rss_mb": {"after_warm_up": _mb(judged[0]), "end": _mb(judged[-1])},
+        "rss_judged_requests": [judged[0].requests, judged[-1].requests],
+        "rss_slope_mb_per_100000_requests": round(rss_slope(judged) / 1e6, 2),
         "open_files": {"after_warm_up": run.idle[0].descriptors, "end": run.idle[1].descriptors},
         "faults": [{"name": w.fault.name, "seconds": round(w.ended - w.began, 1)} for w in run.windows],
         "outcomes_by_kind": tally(run.seen),
@@ -95,6 +105,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     """Return the report for people."""
     rss, files = report["rss_mb"], report["open_files"]
     limit = f"at most {MAX_RSS_SLOPE / 1e6:g}, where it is more than {MAX_RSS_SLOPE / 1e6:g} MB in all"
+    judged_from, judged_to = report["rss_judged_requests"]
     lines = [
         "# Soak",
         "",
@@ -105,7 +116,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *([""] if report["problems"] else []),
         "| | after the warm-up | at the end | limit |",
         "|---|---|---|---|",
-        f"| memory (RSS) | {rss['after_warm_up']} MB | {rss['end']} MB | "
+        f"| memory (RSS), requests {judged_from:,} to {judged_to:,} | {rss['after_warm_up']} MB | {rss['end']} MB | "
         f"{report['rss_slope_mb_per_100000_requests']:+} MB in 100,000 requests, {limit} |",
         f"| open files | {files['after_warm_up']} | {files['end']} | a difference of at most {MAX_DRIFT} |",
         "",

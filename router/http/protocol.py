@@ -49,6 +49,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Forget the connection, and let the request that it carried know."""
         self._leave_head()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn keeps it, and the connection with it, when the client resets
         cycle = self.cycle
         if cycle is not None and cycle.disconnected:
             client_gone = cast(Scope, cycle.scope).get(ON_DISCONNECT)

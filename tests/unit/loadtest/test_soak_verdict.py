@@ -9,7 +9,7 @@ import pytest
 from loadtest.soak.faults import FAULTS, SETTLING_S, Fault
 from loadtest.soak.resources import Reading, rss_slope
 from loadtest.soak.traffic import KINDS, Kind, Seen
-from loadtest.soak.verdict import Run, Window, markdown, problems, summary
+from loadtest.soak.verdict import WARM_UP_REQUESTS, Run, Window, markdown, problems, summary
 
 PLAIN, LEAVES = KINDS[0], next(kind for kind in KINDS if kind.leaves)
 DOWN = Fault("down", lambda _: None, lambda _: None, frozenset({"503"}))
@@ -27,7 +27,7 @@ def run(*seen: Seen, **changed: object) -> Run:
         minutes=10,
         seen=seen,
         windows=[Window(DOWN, 100, 110)],
-        loaded=[reading(0), reading(100_000, 90.1)],
+        loaded=[reading(0), reading(WARM_UP_REQUESTS), reading(WARM_UP_REQUESTS + 100_000, 90.1)],
         idle=(reading(0), reading(100_000)),
         counted={"ok": chats},
         left_over={"queue_depth": 0},
@@ -63,7 +63,10 @@ def test_a_fault_explains_its_own_outcomes_only() -> None:
         ({"counted": {"ok": 2}}, "seen 1 chats end, the router has counted 2"),
         ({"counted": {"internal_error": 1}}, "1 requests ended as internal_error"),
         ({"left_over": {"queue_depth": 3}}, "queue_depth is 3 at the end"),
-        ({"loaded": [reading(0), reading(100_000, 90 + GROWS_BY)]}, "Memory grows by 10.00 MB in 100,000 requests"),
+        (
+            {"loaded": [reading(WARM_UP_REQUESTS), reading(WARM_UP_REQUESTS + 100_000, 90 + GROWS_BY)]},
+            "Memory grows by 10.00 MB in 100,000 requests",
+        ),
         ({"idle": (reading(0), reading(9, descriptors=46))}, "+6 open files"),
         ({"idle": (reading(0), reading(9, descriptors=34))}, "-6 open files"),
         ({"log_problems": ["The router has logged a traceback."]}, "logged a traceback"),
@@ -79,6 +82,13 @@ def test_what_a_run_fails_for(changed: dict[str, object], words: str) -> None:
 
 def test_memory_may_rise_by_what_the_allocator_takes_in_a_short_run() -> None:
     assert problems(run(seen("ok", 0, 1), loaded=[reading(0), reading(5_000, 90.5)])) == []
+
+
+def test_memory_may_rise_during_the_warm_up_only() -> None:
+    later = [reading(WARM_UP_REQUESTS + 1000 * step, 95) for step in range(200)]
+    assert problems(run(seen("ok", 0, 1), loaded=[reading(0), *later])) == []
+    still = [reading(one.requests, 95 + one.requests / 50_000) for one in later]
+    assert "Memory grows by 2.00 MB" in problems(run(seen("ok", 0, 1), loaded=still))[0]
 
 
 def test_the_slope_is_that_of_the_line_through_the_readings() -> None:

@@ -1,0 +1,58 @@
+import asyncio
+import gc
+import socket
+import struct
+import weakref
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from router.http.admission import Admission
+from router.http.asgi import Receive, Scope, Send, send_whole
+from router.http.protocol import HTTPProtocol
+from router.metrics import Metrics
+
+REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets the connection
+ANSWERED_WITHIN_S = 5.0
+
+
+@pytest.mark.parametrize("linger", [None, RESET], ids=["closed", "reset"])
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: bytes | None) -> None:
+    """Also after its answer, when a timer for the next request runs: it would keep each for more than a minute."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, 200, [], b"{}")
+
+    async def run() -> None:
+        config = uvicorn.Config(app, log_config=None, log_level="critical")  # type: ignore[arg-type] # our own types
+        config.load()
+        admission, state = Admission(Metrics()), ServerState()
+        admission.max_in_flight = 0 if refused else 1
+        connections: list[weakref.ref[HTTPProtocol]] = []
+
+        def connection() -> HTTPProtocol:
+            protocol = HTTPProtocol(admission=admission, config=config, server_state=state, app_state={})
+            connections.append(weakref.ref(protocol))
+            return protocol
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(connection, "127.0.0.1", 0)
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            with socket.socket() as client:
+                client.setblocking(False)
+                await loop.sock_connect(client, server.sockets[0].getsockname())
+                await loop.sock_sendall(client, REQUEST)
+                assert await loop.sock_recv(client, 4096)
+                if linger is not None:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            while state.connections or state.tasks:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [kept() for kept in connections] == [None]
+        server.close()
+
+    asyncio.run(run())
