@@ -27,7 +27,7 @@ def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: 
         await send_whole(send, 200, [], b"{}")
 
     async def run() -> None:
-        config = uvicorn.Config(app, log_config=None, log_level="critical")  # type: ignore[arg-type] # our own types
+        config = uvicorn.Config(app, log_config=None, log_level="critical")
         config.load()
         admission, state = Admission(Metrics()), ServerState()
         admission.max_in_flight = 0 if refused else 1
@@ -48,7 +48,7 @@ def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: 
                 assert await loop.sock_recv(client, 4096)
                 if linger is not None:
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            while state.connections or state.tasks:
+            while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn's own sets
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         gc.collect()
