@@ -110,12 +110,14 @@ def test_a_signal_during_the_start_waits_also_when_another_thread_takes_it(tmp_p
     asked = threading.Event()
     elsewhere = threading.Thread(target=asked.wait)
     elsewhere.start()
+    thread_id = elsewhere.ident
+    assert thread_id is not None
     real = subprocess.Popen
 
     def interrupted(*arguments, **options):
         popen = real(*arguments, **options)
         started.append(popen.pid)
-        signal.pthread_kill(elsewhere.ident, signal.SIGINT)
+        signal.pthread_kill(thread_id, signal.SIGINT)
         time.sleep(0.05)  # the handler runs at the main thread's next step
         return popen
 
