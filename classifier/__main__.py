@@ -43,16 +43,20 @@ def train(arguments: argparse.Namespace) -> None:
     """
     import torch
 
-    from classifier.labelled import read_labelled
+    from classifier.labelled import read_labelled, read_task_types
+    from classifier.starting_point import known_task_types
     from classifier.train import Plan
     from classifier.train import train as run
 
     torch.set_num_threads(arguments.threads)
     progress = progress_on_stderr()
+    names = arguments.task_types
+    task_types = known_task_types(arguments.encoder, arguments.mode) if names is None else read_task_types(names)
     plan = Plan(
         encoder=arguments.encoder,
         mode=arguments.mode,
         out=arguments.out,
+        task_types=task_types,
         data=_recipe(DataRecipe, arguments),
         static=_recipe(StaticRecipe, arguments),
         transformer=_recipe(FinetuneRecipe, arguments),
@@ -61,7 +65,7 @@ def train(arguments: argparse.Namespace) -> None:
         hold_out_sources=arguments.leave_one_source_out,
         command=" ".join(["python -m classifier", *sys.argv[1:]]),
     )
-    spec = run(read_labelled(arguments.data, progress), plan, progress)
+    spec = run(read_labelled(arguments.data, progress, task_types), plan, progress)
     if spec is not None:
         print(json.dumps(spec["metrics"], indent=2))
 
@@ -146,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         "--encoder", default="static", help="static, minilm, a directory, or a hub's organisation/name of a BERT"
     )
     training.add_argument("--mode", choices=["calibrate", "heads", "finetune"], default="finetune", help="see above")
+    training.add_argument(
+        "--task-types", type=Path, help="a JSON list of your own task types, in place of those that the encoder has"
+    )
     training.add_argument("--teacher", type=Path, help="a checkpoint that a static encoder learns from too")
     training.add_argument(
         "--own-set",

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from classifier.examples import Examples
 from classifier.features import sparse_features
-from classifier.fit import fit_expert, put_sparse_expert
+from classifier.fit import add_sparse_expert, fit_expert
 from classifier.recipe import FinetuneRecipe
-from classifier.sparse_expert import HEADS
 from classifier.transformer_encoder import TransformerEncoder
 
 
@@ -32,7 +31,7 @@ def blend(
         recipe.blend_iterations,
         lambda message: progress(f"sparse expert, {message}"),
     )
-    constants = torch.split(put_sparse_expert(model.sparse, weights), list(HEADS))
+    constants = torch.split(add_sparse_expert(model.sparse, weights), list(model.widths))
     model.visible.copy_(token_weight > 0)
     for head, constant in zip(model.heads(), constants, strict=True):
         head.weight.mul_(1 - recipe.blend_share)

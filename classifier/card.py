@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from classifier.labels import DIMENSIONS
+from classifier.labels import DIMENSIONS, TASK_TYPES
 
 
 def model_card(spec: dict[str, Any], size: int) -> str:
@@ -85,7 +85,9 @@ def _heads(spec: dict[str, Any]) -> str:
         if spec.get("dimensions") is not None
         else "There is no dimensions head: its output is NaN."
     )
-    return _HEADS.format(dimensions=dimensions, max_tokens=spec["max_tokens"])
+    names = spec["task_types"]
+    tasks = "NVIDIA's task types" if names == list(TASK_TYPES) else f"{len(names)} task types, `spec.json` names them"
+    return _HEADS.format(tasks=tasks, dimensions=dimensions, max_tokens=spec["max_tokens"])
 
 
 def _making(spec: dict[str, Any]) -> str:
@@ -131,7 +133,7 @@ see the mean of the last layer's vectors.
 }
 
 _HEADS: Final = """\
-- **Outcome head**: both suffice, only the strong, only the weak, neither. **Task head**: NVIDIA's task types.
+- **Outcome head**: both suffice, only the strong, only the weak, neither. **Task head**: {tasks}.
   {dimensions}
 - At most {max_tokens} tokens are read, from the beginning.
 """

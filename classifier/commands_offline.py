@@ -28,6 +28,8 @@ def add_commands(add: Add) -> None:
     importing.add_argument("--grades", type=Path, help="for a decision log: request_id, weak_score, strong_score")
     importing.add_argument("--weak", help="the cheap model, as the file calls it")
     importing.add_argument("--strong", help="the expensive model, as the file calls it")
+    importing.add_argument("--text-column", default="text", help="of a CSV with labels: the prompts")
+    importing.add_argument("--label-column", default="category", help="of a CSV with labels: their task types")
 
     evaluating = add("evaluate", evaluate)
     _add_sample(evaluating)
@@ -61,8 +63,9 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def import_rows(arguments: argparse.Namespace) -> None:
-    """Make rows to train and judge on of a decision log, a RouteLLM benchmark or votes between two models.
+    """Make rows to train and judge on of a decision log, a RouteLLM benchmark, labels or votes between two models.
 
+    labels is a CSV, such as banking77's: a text, and the task type that it is.
     decision-log needs --grades: what the two models' answers to logged requests were worth, 0..1, by request_id.
     routellm (CSV) and preferences (JSON lines or a JSON list) need --weak and --strong, the models' names in the file.
     """
@@ -71,6 +74,9 @@ def import_rows(arguments: argparse.Namespace) -> None:
         if arguments.grades is None:
             raise DataError("--format decision-log needs --grades: JSON lines of request_id, weak_score, strong_score")
         rows = convert.from_decision_log(arguments.input, arguments.grades, progress)
+    elif arguments.format == "labels":
+        columns = (arguments.text_column, arguments.label_column)
+        rows = [row for path in arguments.input for row in convert.from_labels(path, *columns, progress)]
     else:
         if arguments.weak is None or arguments.strong is None:
             raise DataError(f"--format {arguments.format} needs --weak and --strong: the models' names in the file")

@@ -2,6 +2,7 @@
 
 decision-log   the router's own log, joined by request_id with a file of grades
 routellm       RouteLLM's benchmark CSVs: `prompt` and a column for each model, True, False or a score
+labels         a CSV of texts and your own labels, such as banking77's: columns `text` and `category`
 preferences    pairs as of Chatbot Arena: `model_a`, `model_b`, `winner`, and `prompt` or `conversation_a`
 """
 
@@ -16,7 +17,7 @@ from classifier.data import Line
 from classifier.errors import DataError
 from classifier.rows import json_lines, read_rows
 
-FORMATS: Final = ("decision-log", "routellm", "preferences")
+FORMATS: Final = ("decision-log", "labels", "routellm", "preferences")
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]
@@ -45,6 +46,18 @@ def from_decision_log(logs: Sequence[Path], grades: Path, progress: Progress) ->
 def from_routellm(table: Path, weak: str, strong: str, progress: Progress) -> list[Row]:
     """Rows of a CSV; `weak` and `strong` name its columns."""
     return read_rows(table, lambda line: _benchmark(line, weak, strong), progress, lines=_csv_lines)
+
+
+def from_labels(table: Path, text: str, label: str, progress: Progress) -> list[Row]:
+    """Rows of a CSV with a task type each; `text` and `label` name its columns."""
+
+    def row(line: Line) -> Row:
+        absent = [column for column in (text, label) if column not in line.fields]
+        if absent:
+            raise line.wrong(absent[0], "no column", ", ".join(line.fields))
+        return {"prompt": line.text(text), "task_type": line.text(label), "source": table.stem}
+
+    return read_rows(table, row, progress, lines=_csv_lines)
 
 
 def from_preferences(votes: Path, weak: str, strong: str, progress: Progress) -> list[Row]:

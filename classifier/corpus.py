@@ -48,7 +48,13 @@ class Split:
     test: Mask
 
 
-def build_corpus(rows: Sequence[labelled.Row], tokenizer: Tokenizer, max_tokens: int, recipe: DataRecipe) -> Corpus:
+def build_corpus(
+    rows: Sequence[labelled.Row],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    recipe: DataRecipe,
+    task_types: Sequence[str] = TASK_TYPES,
+) -> Corpus:
     """Tokenize, group and label all rows."""
     outcomes = [row.outcome for row in rows]
     routing = np.array([outcome is not None for outcome in outcomes])
@@ -59,7 +65,7 @@ def build_corpus(rows: Sequence[labelled.Row], tokenizer: Tokenizer, max_tokens:
         examples=Examples(
             ids=vocabulary.tokenize(tokenizer, prompts, max_tokens),
             outcome=_outcome_labels(rows, recipe.pair_average),
-            task=_task_labels(rows, recipe.own_weight),
+            task=_task_labels(rows, task_types, recipe.own_weight),
             dimensions=_dimension_labels(rows),
             answers=_answers(outcomes),
         ),
@@ -92,11 +98,12 @@ def _outcome_labels(rows: Sequence[labelled.Row], pair_average: float) -> Labels
     return Labels(targets, np.array(weight, np.float32))
 
 
-def _task_labels(rows: Sequence[labelled.Row], own_weight: float) -> Labels:
-    targets = np.zeros((len(rows), len(TASK_TYPES)), np.float32)
+def _task_labels(rows: Sequence[labelled.Row], task_types: Sequence[str], own_weight: float) -> Labels:
+    place = {name: column for column, name in enumerate(task_types)}
+    targets = np.zeros((len(rows), len(place)), np.float32)
     for index, row in enumerate(rows):
         if row.task_type is not None:
-            targets[index, TASK_TYPES.index(row.task_type)] = 1
+            targets[index, place[row.task_type]] = 1
     own = np.array([row.source == OWN_SET for row in rows])
     return Labels(targets, (targets.sum(axis=1) * np.where(own, own_weight, 1)).astype(np.float32))
 

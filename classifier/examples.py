@@ -27,7 +27,7 @@ class Examples:
 
     ids: Tokens
     outcome: Labels  # probabilities of OUTCOMES
-    task: Labels  # probabilities of TASK_TYPES
+    task: Labels  # probabilities of the task types
     dimensions: Labels  # DIMENSIONS, each for itself
     answers: NDArray[np.float32]  # [n, models]: the score of each model's answer, NaN where there is none
 

@@ -10,7 +10,7 @@ from classifier.examples import Examples, Labels
 from classifier.features import dense_features, sparse_features
 from classifier.recipe import StaticRecipe
 from classifier.regression import Link, regression
-from classifier.sparse_expert import HEADS, LENGTH_STEPS, SparseExpert
+from classifier.sparse_expert import LENGTH_STEPS, SparseExpert
 from classifier.static_encoder import Shape, StaticEncoder
 
 Progress = Callable[[str], None]
@@ -21,36 +21,43 @@ def fit(
     vectors: Tensor, token_weight: Tensor, examples: Examples, recipe: StaticRecipe, progress: Progress
 ) -> StaticEncoder:
     """A fitted model, rounded to the fp16 that is served; the same arguments give the same weights."""
-    model = StaticEncoder(Shape(len(vectors), vectors.shape[1], recipe.bigrams))
+    model = StaticEncoder(Shape(len(vectors), vectors.shape[1], recipe.bigrams, examples.task.targets.shape[1]))
     model.vectors.copy_(vectors)
     model.token_weight.copy_(token_weight)
+    add_experts(model, examples, recipe, progress)
+    return _as_served(model)
+
+
+def add_experts(model: StaticEncoder, examples: Examples, recipe: StaticRecipe, progress: Progress) -> None:
+    """Fit both experts to the examples and add them to the model, in place; a head without labels stays as it is."""
     dense = fit_expert(
-        dense_features(examples.ids, vectors, token_weight),
+        dense_features(examples.ids, model.vectors, model.token_weight),
         examples,
         _penalties(recipe.dense_penalty, recipe),
         recipe.iterations,
         lambda message: progress(f"dense expert, {message}"),
     )
     sparse = fit_expert(
-        sparse_features(examples.ids, token_weight, recipe.bigrams),
+        sparse_features(examples.ids, model.token_weight, model.shape.bigrams),
         examples,
         _penalties(recipe.sparse_penalty, recipe),
         recipe.iterations,
         lambda message: progress(f"sparse expert, {message}"),
     )
     shares = (recipe.sparse_share, recipe.task_sparse_share, recipe.dimensions_sparse_share)
-    sparse_share = torch.tensor([share for share, width in zip(shares, HEADS, strict=True) for _ in range(width)])
-    vector_part, length_part, bias = torch.split(dense * (1 - sparse_share), [recipe.dimensions, LENGTH_STEPS, 1])
-    model.dense_logits.copy_(vector_part)
-    model.bias.copy_(bias[0] + put_sparse_expert(model.sparse, sparse * sparse_share))
-    model.sparse.length_logits.add_(length_part)
-    return _as_served(model)
+    sparse_share = torch.tensor(
+        [share for share, width in zip(shares, model.widths, strict=True) for _ in range(width)]
+    )
+    vectors, length, bias = torch.split(dense * (1 - sparse_share), [model.shape.dimensions, LENGTH_STEPS, 1])
+    model.dense_logits.add_(vectors)
+    model.bias.add_(bias[0] + add_sparse_expert(model.sparse, sparse * sparse_share))
+    model.sparse.length_logits.add_(length)
 
 
 def fit_expert(
     features: Tensor, examples: Examples, penalties: Penalties, iterations: int, progress: Progress
 ) -> Tensor:
-    """One expert's weights for all heads, [features, LOGITS]; each head learns from the rows that teach it."""
+    """One expert's weights, [features, all heads side by side]; each head learns from the rows that teach it."""
 
     def head(name: str, labels: Labels, penalty: float, link: Link) -> Tensor:
         price = torch.full((features.shape[1],), penalty)
@@ -83,13 +90,13 @@ def _penalties(outcome: float, recipe: StaticRecipe) -> Penalties:
     return outcome, outcome * recipe.label_penalty, outcome * recipe.label_penalty
 
 
-def put_sparse_expert(expert: SparseExpert, weights: Tensor) -> Tensor:
-    """Fill the tables with fitted weights, [features, LOGITS]; returns the constant's, [LOGITS], for another's bias."""
+def add_sparse_expert(expert: SparseExpert, weights: Tensor) -> Tensor:
+    """Add fitted weights, [features, logits], to the tables; returns the constant's, [logits], for another's bias."""
     sizes = [len(expert.token_logits), expert.bigrams, LENGTH_STEPS, 1]
     tokens, bigrams, length, constant = torch.split(weights, sizes)
-    expert.token_logits.copy_(tokens)
-    expert.bigram_logits.copy_(bigrams)
-    expert.length_logits.copy_(length)
+    expert.token_logits.add_(tokens)
+    expert.bigram_logits.add_(bigrams)
+    expert.length_logits.add_(length)
     return constant[0]
 
 

@@ -11,7 +11,7 @@ from classifier.examples import Examples, Labels
 from classifier.features import dense_features
 from classifier.inference import outputs, part_outputs
 from classifier.regression import regression
-from classifier.sparse_expert import HEADS, LENGTH_STEPS
+from classifier.sparse_expert import LENGTH_STEPS, Widths
 from classifier.static_encoder import StaticEncoder
 from classifier.transformer_encoder import TransformerEncoder
 
@@ -72,7 +72,7 @@ def _said(model: StaticEncoder | TransformerEncoder, features: Tensor, examples:
     if isinstance(model, TransformerEncoder):
         sparse = torch.from_numpy(part_outputs(model.sparse_logits, examples.ids))
         dense: Tensor = _linear(model, head)(features[:, :-1])
-        return dense + sparse[:, _columns(head)]
+        return dense + sparse[:, _columns(head, model.widths)]
     said = torch.from_numpy(getattr(outputs(model, examples.ids), head))
     return torch.logit(said, eps=1e-6) if head == "dimensions" else said
 
@@ -84,17 +84,17 @@ def _add(model: StaticEncoder | TransformerEncoder, head: Head, change: Tensor) 
         linear.weight.add_(change[:-1].T)
         linear.bias.add_(change[-1])
         return
-    columns = _columns(head)
+    columns = _columns(head, model.widths)
     vectors, length, bias = torch.split(change, [model.shape.dimensions, LENGTH_STEPS, 1])
     model.dense_logits[:, columns] += vectors
     model.sparse.length_logits[:, columns] += length
     model.bias[columns] += bias[0]
 
 
-def _columns(head: Head) -> slice:
+def _columns(head: Head, widths: Widths) -> slice:
     """Of tables that have all heads side by side."""
     place = ALL.index(head)
-    return slice(sum(HEADS[:place]), sum(HEADS[: place + 1]))
+    return slice(sum(widths[:place]), sum(widths[: place + 1]))
 
 
 def _linear(model: TransformerEncoder, head: Head) -> nn.Linear:

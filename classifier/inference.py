@@ -20,7 +20,7 @@ class Outputs:
     """Of n prompts, in their order."""
 
     outcome: Floats  # [n, 4] logits
-    task: Floats  # [n, 12] logits
+    task: Floats  # [n, task types] logits
     dimensions: Floats  # [n, 6] in 0..1
 
 

@@ -3,7 +3,7 @@
 A row has a `prompt` and teaches one head or several:
 
     weak_score, strong_score     how good a cheap and an expensive model's answers were, 0..1
-    task_type                    one of TASK_TYPES
+    task_type                    one of the task types: NVIDIA's, or those of `train --task-types`
     dimensions                   an object with the six of DIMENSIONS, each 0..1; or the six keys in the row itself
 
 and may have `source` (default: the file's name), `group` (rows of one origin, never split), `models` (model -> score
@@ -12,14 +12,18 @@ of every model that answered) and `noisy_label` (true: judged on, not learned fr
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Final
 
 from classifier.data import ROUTING_FILE, Line
 from classifier.errors import DataError
 from classifier.labels import DIMENSIONS, TASK_TYPES
 from classifier.rows import read_rows
+
+_NAME: Final = re.compile(r"[ -~]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,30 @@ class Row:
     group: str | None = None
 
 
-def read_labelled(paths: Sequence[Path], progress: Callable[[str], None]) -> list[Row]:
+def read_labelled(
+    paths: Sequence[Path], progress: Callable[[str], None], task_types: Sequence[str] = TASK_TYPES
+) -> list[Row]:
     """All good rows of the files, in order; a directory stands for its routing_train.jsonl.gz.
 
     Bad rows are counted and left out; see `rows.read_rows`.
     """
     files = [path / ROUTING_FILE if path.is_dir() else path for path in paths]
-    return [row for path in files for row in read_rows(path, _row, progress)]
+    return [row for path in files for row in read_rows(path, lambda line: _row(line, task_types), progress)]
+
+
+def read_task_types(path: Path) -> tuple[str, ...]:
+    """A JSON list of names, in the order in which the version will answer them; raises DataError."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}; give a JSON list of names") from None
+    named = isinstance(names, list) and all(isinstance(name, str) and _NAME.fullmatch(name) for name in names)
+    if not named or not 2 <= len(names) == len(set(names)):
+        raise DataError(
+            f"{path} is not what names task types: a JSON list of two or more different names, each 1 to 64 printable "
+            "ASCII characters"
+        )
+    return tuple(names)
 
 
 def digest(rows: Sequence[Row]) -> str:
@@ -61,12 +82,12 @@ def digest(rows: Sequence[Row]) -> str:
     return total.hexdigest()
 
 
-def _row(line: Line) -> Row:
+def _row(line: Line, task_types: Sequence[str]) -> Row:
     row = Row(
         prompt=line.text("prompt"),
         source=line.text("source") if line.fields.get("source") is not None else line.path.name.partition(".")[0],
         outcome=_outcome(line),
-        task_type=_task_type(line),
+        task_type=_task_type(line, task_types),
         dimensions=_dimensions(line),
         group=line.text("group") if line.fields.get("group") is not None else None,
     )
@@ -93,10 +114,10 @@ def _outcome(line: Line) -> Outcome | None:
     )
 
 
-def _task_type(line: Line) -> str | None:
+def _task_type(line: Line, task_types: Sequence[str]) -> str | None:
     value = line.fields.get("task_type")
-    if value is not None and value not in TASK_TYPES:
-        raise line.wrong("task_type", repr(value), f"one of {', '.join(TASK_TYPES)}")
+    if value is not None and value not in task_types:
+        raise line.wrong("task_type", repr(value), f"one of {', '.join(task_types)}")
     return value
 
 

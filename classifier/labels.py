@@ -4,7 +4,7 @@ from typing import Final
 
 OUTCOMES: Final = ("both", "only_strong", "only_weak", "neither")
 
-# NVIDIA's task types in NVIDIA's order, so that its controllers can read our ensemble.
+# NVIDIA's task types in NVIDIA's order, so that its controllers can read our ensemble; a version may have others.
 TASK_TYPES: Final = (
     "Brainstorming",
     "Chatbot",
@@ -24,5 +24,5 @@ DIMENSIONS: Final = ("creativity", "reasoning", "contextual_knowledge", "domain_
 
 # The graph's tensors, and the key of the spec that is null where a version has no such head.
 INPUTS: Final = ("input_ids", "attention_mask")
-OUTPUTS: Final = {"outcome_logits": len(OUTCOMES), "task_logits": len(TASK_TYPES), "dimensions": len(DIMENSIONS)}
+OUTPUTS: Final = ("outcome_logits", "task_logits", "dimensions")
 SPEC_KEYS: Final = {"outcome_logits": "outcomes", "task_logits": "task_types", "dimensions": "dimensions"}

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from classifier.labels import INPUTS, OUTPUTS
+from classifier.labels import INPUTS
 
 OPSET: Final = 17
 IR_VERSION: Final = 9  # what opset 17 came with; older runtimes read it too
@@ -26,7 +26,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
-        self._outputs: list[str] = []
+        self._outputs: dict[str, int] = {}
 
     def node(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401  # ONNX decides
         """One operator; its only output is called `output`, or after its kind."""
@@ -89,10 +89,10 @@ class Graph:
         """All columns but the first."""
         return self.columns(values, 1, np.iinfo(np.int64).max)
 
-    def output(self, name: str, tensor: str) -> None:
-        """One of OUTPUTS, a head's."""
+    def output(self, name: str, tensor: str, width: int) -> None:
+        """One of OUTPUTS, a head's, [n, width]."""
         self.node("Identity", tensor, output=name)
-        self._outputs.append(name)
+        self._outputs[name] = width
 
     def build(self, name: str) -> onnx.ModelProto:
         """The checked model: INPUTS int64 [batch, tokens] -> float32 [batch, width] for each output."""
@@ -101,8 +101,8 @@ class Graph:
             name,
             [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"]) for name in INPUTS],
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", OUTPUTS[name]])
-                for name in self._outputs
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+                for name, width in self._outputs.items()
             ],
             list(self._constants.values()),
         )

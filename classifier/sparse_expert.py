@@ -9,27 +9,32 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.labels import DIMENSIONS, OUTCOMES
 
 LENGTH_STEPS: Final = 10  # hat functions over log2(tokens + 1): 0, 1, 3, 7 ... 511 tokens
 FIRST_FACTOR: Final = 1_000_003  # the bigram hash; also written into the exported graph
 SECOND_FACTOR: Final = 8_191
-HEADS: Final = (len(OUTCOMES), len(TASK_TYPES), len(DIMENSIONS))  # columns of every table, in this order
-LOGITS: Final = sum(HEADS)
+
+Widths = tuple[int, int, int]  # of the outcome, the task and the dimensions head: columns of every table, in this order
+
+
+def head_widths(tasks: int) -> Widths:
+    """The widths of the heads for so many task types."""
+    return len(OUTCOMES), tasks, len(DIMENSIONS)
 
 
 class SparseExpert(nn.Module):
-    """ids int64 and visible float32 (0 or 1) [n, tokens] -> what tokens, pairs and length say, logits [n, LOGITS].
+    """ids int64 and visible float32 (0 or 1) [n, tokens] -> what tokens, pairs and length say, logits [n, `logits`].
 
     An invisible token (padding, [CLS], [SEP]) is part of no pair and does not count as length.
     """
 
-    def __init__(self, vocabulary: int, bigrams: int) -> None:
+    def __init__(self, vocabulary: int, bigrams: int, logits: int) -> None:
         super().__init__()
         self.bigrams = bigrams
-        self.token_logits = table(vocabulary, LOGITS)
-        self.bigram_logits = table(bigrams, LOGITS)
-        self.length_logits = table(LENGTH_STEPS, LOGITS)
+        self.token_logits = table(vocabulary, logits)
+        self.bigram_logits = table(bigrams, logits)
+        self.length_logits = table(LENGTH_STEPS, logits)
 
     def forward(self, ids: Tensor, visible: Tensor) -> Tensor:
         """See the class."""

@@ -7,7 +7,7 @@ from classifier.sparse_expert import FIRST_FACTOR, LENGTH_STEPS, SECOND_FACTOR, 
 
 
 def sparse_logits(graph: Graph, expert: SparseExpert, ids: str, visible: str) -> str:
-    """From ids int64 and visible float32 [batch, tokens] -> [batch, LOGITS]."""
+    """From ids int64 and visible float32 [batch, tokens] -> [batch, all heads side by side]."""
     one = graph.number(1.0)
     counted = graph.node("Add", graph.sum_of_row(visible), one)
     own_logits = graph.widened_rows("token_logits", expert.token_logits, ids)

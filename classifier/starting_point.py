@@ -1,6 +1,7 @@
 """Where training starts: the shipped versions, a checkpoint, or a published encoder on disk or on a hub."""
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +12,7 @@ from torch import nn
 from classifier import checkpoint, minilm
 from classifier.checkpoint import Encoder
 from classifier.errors import CheckpointError
+from classifier.labels import TASK_TYPES
 from classifier.transformer_encoder import TransformerEncoder
 
 VERSIONS: Final = Path(__file__).parent.parent / "triton_models" / "prompt_classifier"
@@ -27,6 +29,7 @@ class Start:
     source: str  # whose weights these are, for the card
     name: str
     spec: dict[str, Any] | None  # of the version that is continued; None with heads that know nothing
+    new_tasks: bool = False  # the task head has another set of labels than before, and knows nothing
 
 
 def starting_point(encoder: str, mode: str, dropout: float) -> Start:
@@ -51,6 +54,14 @@ def starting_point(encoder: str, mode: str, dropout: float) -> Start:
             "version directory, a directory with a published BERT, or a hub's organisation/name"
         )
     return _published(directory, encoder, Path(encoder).name, dropout)
+
+
+def known_task_types(encoder: str, mode: str) -> tuple[str, ...]:
+    """The task types of the version or checkpoint that `--encoder` names, else NVIDIA's."""
+    spec = SHIPPED.get(encoder, Path(encoder)) / checkpoint.SPEC
+    if not spec.is_file() or (encoder in SHIPPED and mode == "finetune"):
+        return TASK_TYPES
+    return tuple(json.loads(spec.read_text(encoding="utf-8")).get("task_types") or TASK_TYPES)
 
 
 @torch.no_grad()

@@ -12,20 +12,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from classifier.sparse_expert import HEADS, LOGITS, SparseExpert, table, weighted_sum
+from classifier.labels import TASK_TYPES
+from classifier.sparse_expert import SparseExpert, head_widths, table, weighted_sum
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a static encoder: vocabulary entries, vector dimensions, rows of the hashed bigram table."""
+    """Sizes of a static encoder: vocabulary entries, vector dimensions, rows of the hashed bigram table, task types."""
 
     vocabulary: int
     dimensions: int
     bigrams: int
+    tasks: int = len(TASK_TYPES)
 
 
 class StaticEncoder(nn.Module):
-    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, 12], dimensions [n, 6] in 0..1.
+    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, tasks], dimensions [n, 6] in 0..1.
 
     A token of weight 0 (padding, [CLS], [SEP]) is invisible to every feature, so that it does not matter
     whether the caller's tokenizer adds special tokens. An empty prompt has only its length.
@@ -34,11 +36,13 @@ class StaticEncoder(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
+        self.widths = head_widths(shape.tasks)
+        logits = sum(self.widths)
         self.vectors = table(shape.vocabulary, shape.dimensions)
         self.token_weight = table(shape.vocabulary)
-        self.dense_logits = table(shape.dimensions, LOGITS)
-        self.sparse = SparseExpert(shape.vocabulary, shape.bigrams)
-        self.bias = table(LOGITS)
+        self.dense_logits = table(shape.dimensions, logits)
+        self.sparse = SparseExpert(shape.vocabulary, shape.bigrams, logits)
+        self.bias = table(logits)
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All heads; see the class."""
@@ -46,5 +50,5 @@ class StaticEncoder(nn.Module):
         visible = (weight > 0).to(weight.dtype)
         mean = weighted_sum(weight, self.vectors[ids]) / (weight.sum(dim=1, keepdim=True) + 1e-6)
         logits = mean @ self.dense_logits + self.sparse(ids, visible) + self.bias
-        outcome, task, dimensions = torch.split(logits, list(HEADS), dim=1)
+        outcome, task, dimensions = torch.split(logits, list(self.widths), dim=1)
         return outcome, task, torch.sigmoid(dimensions)

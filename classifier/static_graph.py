@@ -8,7 +8,6 @@ import onnx
 from onnx import TensorProto
 
 from classifier.onnx_graph import Graph
-from classifier.sparse_expert import HEADS
 from classifier.sparse_graph import sparse_logits
 from classifier.static_encoder import StaticEncoder
 
@@ -27,9 +26,10 @@ def static_graph(model: StaticEncoder, *, with_dimensions: bool, graph: Graph | 
 
     logits = graph.node("Add", dense, sparse_logits(graph, model.sparse, ids, visible))
     logits = graph.node("Add", logits, graph.widened("bias", model.bias))
-    outcome, task, dimensions = graph.heads(logits, HEADS)
-    graph.output("outcome_logits", outcome)
-    graph.output("task_logits", task)
+    outcome, task, dimensions = graph.heads(logits, model.widths)
+    outcomes, tasks, numbers = model.widths
+    graph.output("outcome_logits", outcome, outcomes)
+    graph.output("task_logits", task, tasks)
     if with_dimensions:
-        graph.output("dimensions", graph.node("Sigmoid", dimensions))
+        graph.output("dimensions", graph.node("Sigmoid", dimensions), numbers)
     return graph.build("static_encoder")

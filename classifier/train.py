@@ -21,10 +21,11 @@ from classifier.features import mean_vectors
 from classifier.figures import ROUTING_FIGURES, head_figures, routing_figures
 from classifier.finetune import finetune
 from classifier.fit import fit
-from classifier.heads import ALL, fit_heads
+from classifier.heads import ALL, Head, fit_heads
 from classifier.inference import Outputs, outputs
 from classifier.labelled import Row
 from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
+from classifier.new_tasks import fit_new_tasks, with_task_types
 from classifier.own_set import read_own_set
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe
 from classifier.starting_point import Start, starting_point
@@ -47,6 +48,7 @@ class Plan:
     encoder: str
     mode: Mode
     out: Path
+    task_types: tuple[str, ...] = TASK_TYPES
     data: DataRecipe = field(default_factory=DataRecipe)
     static: StaticRecipe = field(default_factory=StaticRecipe)
     transformer: FinetuneRecipe = field(default_factory=FinetuneRecipe)
@@ -59,17 +61,20 @@ class Plan:
 def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any] | None:
     """Write a checkpoint to `plan.out` and return its spec, figures included; None in a process that only helped."""
     started = time.monotonic()
-    own = own_rows() if plan.own_set else []
+    own = own_rows(plan.task_types) if plan.own_set else []
     if len(rows) + len(own) < LEAST_ROWS[plan.mode]:
         raise DataError(
             f"--mode {plan.mode} needs {LEAST_ROWS[plan.mode]:,} labelled prompts, there are {len(rows) + len(own):,}: "
             "take a mode that needs fewer (calibrate 100, heads 250, finetune 5,000) or add data"
         )
     start = starting_point(plan.encoder, plan.mode, plan.transformer.dropout)
+    start = with_task_types(start, plan.task_types, plan.transformer.dropout)
+    if start.new_tasks and plan.mode == "calibrate":
+        raise DataError("--mode calibrate changes no head, and the task types are new: take --mode heads")
     tokenizer = vocabulary.load_tokenizer(start.tokenizer_file)
     max_tokens = _max_tokens(start, plan)
     progress(f"{len(rows):,} prompts and {len(own):,} of the own set; tokenizing and grouping near-duplicates")
-    corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data)
+    corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data, plan.task_types)
     trainer = Trainer(corpus, start, plan, progress)
 
     split = split_by_group(corpus.groups, plan.data.seed)
@@ -84,7 +89,7 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
         "format": 1,
         "name": start.name,
         "outcomes": list(OUTCOMES),
-        "task_types": list(TASK_TYPES),
+        "task_types": list(plan.task_types),
         "dimensions": list(DIMENSIONS) if _knows_dimensions(start, corpus) else None,
         "encoder": {"kind": "static" if isinstance(model, StaticEncoder) else "transformer", "source": start.source},
         "max_tokens": max_tokens,
@@ -104,13 +109,13 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
     return spec
 
 
-def own_rows() -> list[Row]:
-    """The project's labelled prompts as training rows."""
+def own_rows(task_types: Sequence[str] = TASK_TYPES) -> list[Row]:
+    """The project's labelled prompts as training rows; a task that is not among the task types is left out."""
     return [
         Row(
             row.prompt,
             OWN_SET,
-            task_type=row.task_type,
+            task_type=row.task_type if row.task_type in task_types else None,
             dimensions=row.dimensions,
             group=f"{OWN_SET}/{row.group}",
         )
@@ -144,7 +149,11 @@ class Trainer:
         model = copy.deepcopy(self._start.model)
         penalty = self._plan.transformer.head_penalty
         if self._plan.mode == "heads":
-            fit_heads(model, chosen, ALL, penalty, self._progress)
+            heads: Sequence[Head] = ALL
+            if self._start.new_tasks:
+                fit_new_tasks(model, chosen, self._plan.static, penalty, self._progress)
+                heads = ("outcome", "dimensions")
+            fit_heads(model, chosen, heads, penalty, self._progress)
         if self._plan.mode == "finetune":
             if not isinstance(model, TransformerEncoder):
                 raise DataError("--mode finetune continues no static encoder: take --encoder static, or --mode heads")

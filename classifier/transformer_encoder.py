@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 
-from classifier.sparse_expert import HEADS, SparseExpert, table
+from classifier.labels import TASK_TYPES
+from classifier.sparse_expert import SparseExpert, head_widths, table
 
 # What hides a token from attention. Finite, and within fp16's range: a row of padding only stays a number.
 HIDDEN: Final = -10_000.0
@@ -37,6 +38,7 @@ class TransformerShape:
     positions: int
     epsilon: float = 1e-12  # of the layer norms
     bigrams: int = 1 << 14
+    tasks: int = len(TASK_TYPES)
 
 
 class Embeddings(nn.Module):
@@ -155,7 +157,7 @@ class Bert(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, 12], dimensions [n, 6] in 0..1.
+    """ids and mask int64 [n, tokens] -> outcome logits [n, 4], task logits [n, tasks], dimensions [n, 6] in 0..1.
 
     Each head adds what the body says, through a linear layer, and what the sparse expert says. Their shares in the
     average are part of the weights.
@@ -164,9 +166,10 @@ class TransformerEncoder(nn.Module):
     def __init__(self, shape: TransformerShape, dropout: float = 0.1) -> None:
         super().__init__()
         self.shape = shape
+        self.widths = head_widths(shape.tasks)
         self.body = Bert(shape, dropout)
-        self.outcome, self.task, self.dimensions = (nn.Linear(shape.width, width) for width in HEADS)
-        self.sparse = SparseExpert(shape.vocabulary, shape.bigrams)
+        self.outcome, self.task, self.dimensions = (nn.Linear(shape.width, width) for width in self.widths)
+        self.sparse = SparseExpert(shape.vocabulary, shape.bigrams, sum(self.widths))
         self.visible = table(shape.vocabulary)  # 1 for each token that the sparse expert sees
 
     def heads(self) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
@@ -174,13 +177,13 @@ class TransformerEncoder(nn.Module):
         return self.outcome, self.task, self.dimensions
 
     def sparse_logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """What the sparse expert says, all heads side by side, [n, LOGITS]."""
+        """What the sparse expert says, all heads side by side, [n, sum of widths]."""
         logits: Tensor = self.sparse(ids, self.visible[ids] * mask)
         return logits
 
     def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """All heads; see the class. A head that was not trained is left out by the checkpoint's spec."""
         pooled = self.body(ids, mask)
-        sparse = torch.split(self.sparse_logits(ids, mask), list(HEADS), dim=1)
+        sparse = torch.split(self.sparse_logits(ids, mask), list(self.widths), dim=1)
         outcome, task, dimensions = (head(pooled) + said for head, said in zip(self.heads(), sparse, strict=True))
         return outcome, task, torch.sigmoid(dimensions)

@@ -6,7 +6,6 @@ from onnx import TensorProto
 from torch import nn
 
 from classifier.onnx_graph import Graph
-from classifier.sparse_expert import HEADS
 from classifier.sparse_graph import sparse_logits
 from classifier.transformer_encoder import HIDDEN, Attention, Bert, Embeddings, Layer, TransformerEncoder
 
@@ -19,15 +18,16 @@ def transformer_graph(
     pooled = _body(graph, model.body)
     visible = graph.widened_rows("visible", model.visible, "input_ids")
     visible = graph.node("Mul", visible, graph.node("Cast", "attention_mask", to=TensorProto.FLOAT))
-    outcome, task, dimensions = graph.heads(sparse_logits(graph, model.sparse, "input_ids", visible), HEADS)
+    outcome, task, dimensions = graph.heads(sparse_logits(graph, model.sparse, "input_ids", visible), model.widths)
 
     def head(name: str, linear: nn.Linear, sparse: str) -> str:
         return graph.node("Add", _linear(graph, name, linear, pooled), sparse)
 
-    graph.output("outcome_logits", head("outcome", model.outcome, outcome))
-    graph.output("task_logits", head("task", model.task, task))
+    outcomes, tasks, numbers = model.widths
+    graph.output("outcome_logits", head("outcome", model.outcome, outcome), outcomes)
+    graph.output("task_logits", head("task", model.task, task), tasks)
     if with_dimensions:
-        graph.output("dimensions", graph.node("Sigmoid", head("dimensions", model.dimensions, dimensions)))
+        graph.output("dimensions", graph.node("Sigmoid", head("dimensions", model.dimensions, dimensions)), numbers)
     return graph.build("transformer_encoder")
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.convert import from_decision_log, from_preferences, from_routellm
+from classifier.convert import from_decision_log, from_labels, from_preferences, from_routellm
 from classifier.errors import DataError
 from tests.unit.classifier.test_evaluate import run
 
@@ -113,3 +113,15 @@ def test_the_command_writes_rows_that_can_be_judged(tmp_path: Path) -> None:
     refused = run("import", "--format", "decision-log", "--input", str(path), "--output", str(out))
     assert refused.returncode == 1
     assert "needs --grades" in refused.stderr
+
+
+def test_a_csv_of_labels_becomes_rows_with_a_task_type(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    table.write_text('text,category\n"Where is\nmy card?",card_arrival\nWhich rate?,exchange_rate\n')
+    rows = from_labels(table, "text", "category", quiet)
+    assert rows == [
+        {"prompt": "Where is\nmy card?", "task_type": "card_arrival", "source": "train"},
+        {"prompt": "Which rate?", "task_type": "exchange_rate", "source": "train"},
+    ]
+    with pytest.raises(DataError, match=r"`?label`? is no column.*text, category"):
+        from_labels(table, "text", "label", quiet)

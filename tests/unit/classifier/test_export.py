@@ -19,10 +19,9 @@ from classifier.export import CODE, export, parity  # noqa: E402  # after the sk
 from classifier.features import dense_features, sparse_features  # noqa: E402  # after the skip
 from classifier.fit import fit  # noqa: E402  # after the skip
 from classifier.inference import outputs  # noqa: E402  # after the skip
-from classifier.labels import DIMENSIONS  # noqa: E402  # after the skip
+from classifier.labels import DIMENSIONS, TASK_TYPES  # noqa: E402  # after the skip
 from classifier.recipe import DataRecipe, StaticRecipe  # noqa: E402  # after the skip
 from classifier.render_config import spec_line  # noqa: E402  # after the skip
-from classifier.sparse_expert import LOGITS  # noqa: E402  # after the skip
 from classifier.static_encoder import StaticEncoder  # noqa: E402  # after the skip
 from classifier.static_graph import static_graph  # noqa: E402  # after the skip
 from classifier.vocabulary import token_weights  # noqa: E402  # after the skip
@@ -56,7 +55,7 @@ def test_features_times_weights_are_the_models_logits() -> None:
     ids = [np.array([2, 5, 6, 7, 5, 3]), np.array([2, 4, 3]), np.array([2, 3])]
     dense = dense_features(ids, model.vectors, model.token_weight)
     sparse = sparse_features(ids, model.token_weight, model.shape.bigrams)
-    zero_tail = torch.zeros(dense.shape[1] - 5, LOGITS)
+    zero_tail = torch.zeros(dense.shape[1] - 5, sum(model.widths))
     tail = torch.cat([model.sparse.length_logits, model.bias[None]])
     wanted = dense @ torch.cat([model.dense_logits, zero_tail])
     wanted = wanted + sparse.to_dense() @ torch.cat([model.sparse.token_logits, model.sparse.bigram_logits, tail])
@@ -124,6 +123,7 @@ def facts() -> dict[str, Any]:
 def saved(directory: Path) -> Path:
     spec = {
         "name": "tiny",
+        "task_types": list(TASK_TYPES),
         "encoder": {"kind": "static", "source": "random numbers"},
         "dimensions": list(DIMENSIONS),
         "max_tokens": 512,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from classifier.errors import DataError
-from classifier.labelled import Outcome, digest, read_labelled
+from classifier.labelled import Outcome, digest, read_labelled, read_task_types
 from classifier.labels import DIMENSIONS
 
 ROW = {"source": "s", "prompt": "secret prompt", "weak_score": 0, "strong_score": 0.5, "models": {"m": 1.0}}
@@ -99,3 +99,23 @@ def test_the_digest_covers_labels_and_order(tmp_path: Path) -> None:
     assert digest([first, second]) != digest([second, first])
     assert digest([first]) != digest([second])
     assert digest([first]) == digest(read_labelled([write(tmp_path / "b.jsonl", ROW)], quiet))
+
+
+def test_task_types_of_one_s_own_take_the_place_of_nvidia_s(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", {"prompt": "Where is it?", "task_type": "card_arrival"})
+    [row] = read_labelled([path], quiet, ("card_arrival", "exchange_rate"))
+    assert row.task_type == "card_arrival"
+    assert "card_arrival" in only_error(path)
+    assert "one of Brainstorming" in only_error(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", '["one"]', '["same", "same"]', '["a", 5]', '["a", ""]', '["a", "line\\nbreak"]', '["a", "é"]']
+)
+def test_what_names_no_task_types_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "categories.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"categories.json .* list of"):
+        read_task_types(path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_task_types(tmp_path / "none.json")
