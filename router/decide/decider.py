@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -11,7 +11,7 @@ from router.decide.classification import Classification, Version
 from router.decide.fit import plan
 from router.decide.lanes import Lanes
 from router.decide.policy import Choice, decide, expected_cost, unmet_needs
-from router.decide.prompt import Prompt, estimated_prompt_tokens, texts_to_classify
+from router.decide.prompt import Prompt, texts_to_classify
 from router.errors import ClassifierError, ConfigurationError
 from router.settings import FixedPolicy, LabelPolicy, PolicySettings, Settings
 
@@ -67,19 +67,23 @@ class Decider:
         self._lanes = lanes
         self._fits: dict[tuple[str, Version], bool] = {}
 
-    async def decide(self, chosen: PolicySettings | Decision, prompt: Prompt) -> Decision:
+    async def decide(
+        self, chosen: PolicySettings | Decision, prompt: Prompt, nameable: Collection[str] | None = None
+    ) -> Decision:
         """Decide for one prompt by a policy, or see whether the model that the client has chosen can take it.
 
-        Raises ContextLengthExceeded or UnsupportedCapability when no model can, and ClassifierError only when
-        `triton.on_failure` is `reject`.
+        `nameable` are the models that an error may advise, None is all of them. Raises ContextLengthExceeded or
+        UnsupportedCapability when no model can, and ClassifierError only when `triton.on_failure` is `reject`.
         """
         if isinstance(chosen, Decision):
-            return self._planned(chosen, None, prompt)
-        return self._planned(await self._by_policy(chosen, prompt), chosen, prompt)
+            return self._planned(chosen, None, prompt, nameable)
+        return self._planned(await self._by_policy(chosen, prompt), chosen, prompt, nameable)
 
-    def _planned(self, decision: Decision, policy: PolicySettings | None, prompt: Prompt) -> Decision:
+    def _planned(
+        self, decision: Decision, policy: PolicySettings | None, prompt: Prompt, nameable: Collection[str] | None
+    ) -> Decision:
         """Return the decision with its fallbacks, and with another model when the chosen one cannot take the prompt."""
-        planned = plan(decision.model, policy, prompt, self._settings.models)
+        planned = plan(decision.model, policy, prompt, self._settings.models, nameable)
         if planned.misfit is None:
             return replace(decision, fallbacks=planned.fallbacks) if planned.fallbacks else decision
         label = planned.model if decision.label == decision.model else decision.label
@@ -112,8 +116,7 @@ class Decider:
 
     def expected_cost(self, model: str, prompt: Prompt) -> float | None:
         """Return the dollars that this prompt is expected to cost there, None when the price is unknown."""
-        tokens = estimated_prompt_tokens(prompt.messages)
-        return expected_cost(self._settings.models[model], tokens, prompt.max_output_tokens)
+        return expected_cost(self._settings.models[model], prompt.estimated_tokens, prompt.max_output_tokens)
 
     async def check_contract(self) -> None:
         """Hold every policy against the labels of the model that serves it.

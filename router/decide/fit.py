@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from router.decide.policy import candidates
-from router.decide.prompt import Prompt, estimated_prompt_tokens
+from router.decide.prompt import Prompt
 from router.errors import ClientError, ContextLengthExceeded, UnsupportedCapability
 from router.settings import ModelSettings, PolicySettings
 
@@ -24,12 +24,14 @@ class Plan:
     misfit: Misfit | None
 
 
-def plan(chosen: str, policy: PolicySettings | None, prompt: Prompt, models: Models) -> Plan:
+def plan(
+    chosen: str, policy: PolicySettings | None, prompt: Prompt, models: Models, nameable: Collection[str] | None = None
+) -> Plan:
     """Return the first model that can take the prompt, and its fallbacks that can.
 
     The chosen one comes first, then the policy's fallbacks, its own, and the policy's other models from the cheapest
     to the dearest. `policy` None is for a client's own choice, which is not changed. Raises ContextLengthExceeded or
-    UnsupportedCapability when no model fits.
+    UnsupportedCapability when no model fits; of those that would, the error names the `nameable` ones (None: all).
     """
     unmet = misfit(models[chosen], prompt)
     model = chosen
@@ -37,7 +39,8 @@ def plan(chosen: str, policy: PolicySettings | None, prompt: Prompt, models: Mod
         others = _others(chosen, policy, models) if policy is not None else iter(())
         able = next((name for name in others if misfit(models[name], prompt) is None), None)
         if able is None:
-            raise _refusal(unmet, chosen, policy, prompt, models)
+            advised = models if nameable is None else nameable
+            raise _refusal(unmet, chosen, policy, prompt, [m for m in advised if misfit(models[m], prompt) is None])
         model = able
     stand_ins = models[model].fallbacks
     if policy is not None and policy.fallbacks is not None:
@@ -48,16 +51,16 @@ def plan(chosen: str, policy: PolicySettings | None, prompt: Prompt, models: Mod
 
 def misfit(model: ModelSettings, prompt: Prompt) -> Misfit | None:
     """Say why a model cannot take a prompt, None when nothing that is known speaks against it."""
-    if model.context_limit is not None and needed_tokens(prompt) > model.context_limit:
-        return "context"
     if model.supports is not None and not prompt.needs <= set(model.supports):
         return "capability"
+    if model.context_limit is not None and needed_tokens(prompt) > model.context_limit:
+        return "context"
     return None
 
 
 def needed_tokens(prompt: Prompt) -> int:
     """Estimate the tokens of the prompt, and add those that the request sets aside for the answer."""
-    return estimated_prompt_tokens(prompt.messages) + (prompt.max_output_tokens or 0)
+    return prompt.estimated_tokens + (prompt.max_output_tokens or 0)
 
 
 def _others(chosen: str, policy: PolicySettings, models: Models) -> Iterator[str]:
@@ -70,10 +73,11 @@ def _price(model: ModelSettings) -> float:
     return float("inf") if model.price is None else model.price.input_per_million + model.price.output_per_million
 
 
-def _refusal(unmet: Misfit, chosen: str, policy: PolicySettings | None, prompt: Prompt, models: Models) -> ClientError:
+def _refusal(
+    unmet: Misfit, chosen: str, policy: PolicySettings | None, prompt: Prompt, able: Collection[str]
+) -> ClientError:
     asked = f"model '{chosen}'" if policy is None else f"every model of policy '{policy.name}'"
-    able = [name for name in models if misfit(models[name], prompt) is None]
-    advice = f"Models that can take it: {', '.join(able)}." if able else "No configured model can take it."
+    advice = f"Models that can take it: {', '.join(able)}." if able else "No model on offer can take it."
     if unmet == "context":
         answer = f", {prompt.max_output_tokens:,} of them for the answer" if prompt.max_output_tokens else ""
         message = f"The request needs about {needed_tokens(prompt):,} tokens{answer}: too many for {asked}. {advice}"

@@ -8,23 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from router.decide.tokens import estimate
 from router.errors import InvalidRequest
 
 HARDEST_OF_TURNS = 6
+_DECLARED = ("tools", "functions", "response_format")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prompt:
     """What the decision is made from: the conversation, and the output limit that the request sets itself.
 
-    `needs` are those of `settings.CAPABILITIES` that the request makes use of.
+    `needs` are those of `settings.CAPABILITIES` that the request makes use of. `declared` are the tools, functions and
+    JSON schema that it brings along.
     """
 
     messages: Sequence[dict[str, Any]]
     max_output_tokens: int | None = None
     needs: frozenset[str] = frozenset()
+    declared: tuple[Any, ...] = ()
+
+    @cached_property
+    def estimated_tokens(self) -> int:
+        """The tokens that a model will count, without those of its answer."""
+        return estimate(self.messages, self.declared)
 
     @classmethod
     def of_text(cls, text: str) -> Prompt:
@@ -37,7 +47,8 @@ class Prompt:
         limits = (fields.get("max_completion_tokens"), fields.get("max_tokens"))
         limit = next((limit for limit in limits if type(limit) is int and limit > 0), None)
         messages = check_messages(fields.get("messages"))
-        return cls(messages, limit, frozenset(_needs(fields, messages)))
+        declared = tuple(fields[field] for field in _DECLARED if fields.get(field))
+        return cls(messages, limit, frozenset(_needs(fields, messages)), declared)
 
 
 def _needs(fields: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -127,11 +138,6 @@ def _text_of(content: str | list[dict[str, Any]] | None) -> str:
     if isinstance(content, list):
         return "\n".join(part["text"] for part in content if part["type"] == "text")
     return content or ""
-
-
-def estimated_prompt_tokens(messages: Sequence[dict[str, Any]]) -> int:
-    """Estimate the prompt's tokens as an upstream will count them: 4 characters a token, 4 tokens a message."""
-    return sum(len(_text_of(message.get("content"))) // 4 + 4 for message in messages)
 
 
 def _shown(value: object) -> str:

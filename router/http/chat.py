@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
-from router.clients.permission import permit
+from router.clients.permission import Offer, Offers
 from router.decide.decider import Decider, Decision
 from router.decide.prompt import Prompt
 from router.errors import (
@@ -66,6 +66,7 @@ class ChatEndpoint:
         decision_log: DecisionLog | None = None,
     ) -> None:
         self._settings = settings
+        self._offers = Offers(settings)
         self._decider = decider
         self._forwarder = forwarder
         self._accountant = accountant
@@ -109,13 +110,13 @@ class ChatEndpoint:
             interruption.lift()
             exchange.started = perf_counter()
             body = parse_body(received)
-            chosen = select(self._settings, body.fields, scope["headers"])
-            permit(exchange.client, chosen)
+            offer = self._offers.to(exchange.client)
+            chosen = select(self._settings, offer, body.fields, scope["headers"])
             wants_stream, wants_usage = check_stream_fields(body.fields)
             prompt = Prompt.of_chat(body.fields)
             if self._decision_log is not None:
                 exchange.logged_prompt = self._decision_log.text_of(prompt)
-            decision = await self._decide(chosen, prompt)
+            decision = await self._decide(chosen, prompt, offer)
             exchange.decided(decision)
             self._accountant.decided(exchange)
             if exchange.client is not None:
@@ -129,9 +130,9 @@ class ChatEndpoint:
             self._decision_log.add(exchange, exchange.logged_prompt)
             exchange.logged_prompt = None  # the dashboard keeps exchanges, and no prompt
 
-    async def _decide(self, chosen: PolicySettings | Decision, prompt: Prompt) -> Decision:
+    async def _decide(self, chosen: PolicySettings | Decision, prompt: Prompt, offer: Offer) -> Decision:
         with self._tracing.span("decide"):
-            decision = await self._decider.decide(chosen, prompt)
+            decision = await self._decider.decide(chosen, prompt, offer.models)
             policy, model, reason, source = decision.policy, decision.model, decision.reason, decision.source
             self._tracing.describe(policy=policy, model=model, reason=reason, source=source)
             return decision

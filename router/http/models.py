@@ -7,12 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from router.clients.permission import AUTO, Offers
 from router.decide.policy import candidates
 from router.errors import ModelNotFound
 from router.http.asgi import CLIENT
 from router.http.openapi import errors
-from router.http.selection import AUTO
-from router.settings import ClientSettings, ModelSettings, PolicySettings, Settings
+from router.settings import ModelSettings, PolicySettings, Settings
 
 
 def models_api(settings: Settings) -> APIRouter:
@@ -23,13 +23,11 @@ def models_api(settings: Settings) -> APIRouter:
     entries += [_policy_entry(policy, started) for policy in settings.policies.values()]
     entries += [_model_entry(model, started) for model in settings.models.values()]
     by_id = {entry["id"]: entry for entry in entries}
+    offers = Offers(settings)
 
     def allowed(request: Request) -> dict[str, dict[str, Any]]:
-        client: ClientSettings | None = request.scope.get(CLIENT)
-        if client is None:
-            return by_id
-        names = {*client.policies, *client.models, *([AUTO] if settings.default_policy in client.policies else [])}
-        return {name: entry for name, entry in by_id.items() if name in names}
+        offer = offers.to(request.scope.get(CLIENT))
+        return {name: entry for name, entry in by_id.items() if name in offer.policies or name in offer.models}
 
     @api.get("/v1/models", responses=errors(401))
     async def list_models(request: Request) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from router.clients.permission import permit
+from router.clients.permission import AUTO, Offer, Offers
 from router.decide.decider import Decider, Decision
 from router.decide.policy import candidates
 from router.decide.prompt import Prompt
@@ -26,6 +26,7 @@ MAX_INPUTS = 256
 def route_api(settings: Settings, decider: Decider) -> APIRouter:
     """Return the endpoint as a FastAPI router."""
     api = APIRouter(tags=["routing"])
+    offers = Offers(settings)
 
     @api.post("/v1/route", openapi_extra=_DESCRIPTION, responses=errors(400, 401, 403, 404, 408, 413, 415, 429, 503))
     async def route(request: Request) -> JSONResponse:
@@ -38,16 +39,13 @@ def route_api(settings: Settings, decider: Decider) -> APIRouter:
         with Interruption(request.scope) as interruption:
             interruption.limit(limits.body_timeout_s, partial(BodyTimeout.after, limits.body_timeout_s))
             body = parse_body(await read_body(request.scope, request.receive, limits.max_body_bytes))
-        if "inputs" not in body.fields:
-            chosen = select(settings, body.fields, request.scope["headers"])
-            permit(request.scope.get(CLIENT), chosen)
-            [described] = await _decide_all(settings, decider, chosen, [Prompt.of_chat(body.fields)])
-            return JSONResponse(described)
-        fields = {"model": "auto", **body.fields}
-        chosen = select(settings, fields, request.scope["headers"])
-        permit(request.scope.get(CLIENT), chosen)
-        prompts = [Prompt.of_text(text) for text in _inputs(body)]
-        return JSONResponse({"object": "list", "data": await _decide_all(settings, decider, chosen, prompts)})
+        several = "inputs" in body.fields
+        fields = {"model": AUTO, **body.fields} if several else body.fields
+        offer = offers.to(request.scope.get(CLIENT))
+        chosen = select(settings, offer, fields, request.scope["headers"])
+        prompts = [Prompt.of_text(text) for text in _inputs(body)] if several else [Prompt.of_chat(body.fields)]
+        described = await _decide_all(settings, decider, chosen, prompts, offer)
+        return JSONResponse({"object": "list", "data": described} if several else described[0])
 
     return api
 
@@ -65,7 +63,7 @@ def _inputs(body: JSONBody) -> list[str]:
 
 
 async def _decide_all(
-    settings: Settings, decider: Decider, chosen: PolicySettings | Decision, prompts: list[Prompt]
+    settings: Settings, decider: Decider, chosen: PolicySettings | Decision, prompts: list[Prompt], offer: Offer
 ) -> list[dict[str, Any]]:
     """Decide for all prompts, a batch at a time so that the last one's deadline does not pay for the first."""
     models = (chosen.model,) if isinstance(chosen, Decision) else candidates(chosen)
@@ -73,7 +71,7 @@ async def _decide_all(
     size = settings.triton.max_batch_size
     for start in range(0, len(prompts), size):
         batch = prompts[start : start + size]
-        decisions = await asyncio.gather(*(decider.decide(chosen, prompt) for prompt in batch))
+        decisions = await asyncio.gather(*(decider.decide(chosen, prompt, offer.models) for prompt in batch))
         described += [
             _described(decision, models, decider, prompt) for decision, prompt in zip(decisions, batch, strict=True)
         ]

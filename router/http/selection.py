@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.clients.permission import AUTO, Offer
 from router.decide.decider import Decision, manual
 from router.decide.policy import candidates, with_threshold
 from router.errors import InvalidRequest, ModelNotFound, PolicyNotFound
 from router.settings import LabelPolicy, PolicySettings, Settings, TaskMapPolicy
 
-AUTO = "auto"
 NIM = "nim-llm-router"
 
 
@@ -29,11 +29,12 @@ class _Claim:
 
 
 def select(
-    settings: Settings, fields: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
+    settings: Settings, offer: Offer, fields: Mapping[str, Any], headers: Iterable[tuple[bytes, bytes]]
 ) -> PolicySettings | Decision:
     """Return the policy to decide by, with the request's threshold in it, or the decision the client has taken.
 
-    Raises InvalidRequest (a wrong type, a conflict: both places are named), PolicyNotFound or ModelNotFound.
+    Raises InvalidRequest (a wrong type, a conflict: both places are named), PolicyNotFound or ModelNotFound, and
+    PolicyNotAllowed or ModelNotAllowed for what is not on offer. No error names anything else that is not.
     """
     _refuse_addresses(fields)
     nim = _nim_object(fields)
@@ -52,7 +53,7 @@ def select(
         elif model in settings.policies or model == AUTO:
             policies.append(_Claim("model", model))
         elif nim is None:  # NVIDIA's router overwrites `model`, so beside its object it may be anything
-            pinned = _configured_model(settings, model)
+            pinned = _configured_model(settings, offer, model)
     if pinned is not None:
         for claim in (*policies, *thresholds):
             raise InvalidRequest(
@@ -60,16 +61,19 @@ def select(
                 "Send one of them.",
                 param="model",
             )
+        offer.check_model(pinned)
         return manual(pinned)
-    policy = _policy(settings, policies)
-    if nim is not None and nim.get("routing_strategy") == "manual":
-        return _manual_choice(policy, nim.get("model"))
     if not policies:
         raise InvalidRequest(
-            f"'model' is missing. Send \"{AUTO}\", a policy ({_names(settings.policies)}) "
-            f"or a model ({_names(settings.models)}).",
+            f"'model' is missing. Send a policy ({_names(offer.policies)}) or a model ({_names(offer.models)}).",
             param="model",
         )
+    policy = _policy(settings, offer, policies)
+    offer.check_policy(policy.name)
+    if nim is not None and nim.get("routing_strategy") == "manual":
+        choice = _manual_choice(policy, nim.get("model"))
+        offer.check_model(choice.model)
+        return choice
     threshold = _threshold(thresholds)
     return policy if threshold is None else with_threshold(policy, threshold)
 
@@ -112,22 +116,22 @@ def _header_claims(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[_Claim]
     return policies, thresholds
 
 
-def _configured_model(settings: Settings, name: str) -> str:
+def _configured_model(settings: Settings, offer: Offer, name: str) -> str:
     if name in settings.models:
         return name
     raise ModelNotFound(
-        f"Model '{_short(name)}' is neither a policy nor a configured model. Policies: {AUTO}, "
-        f"{_names(settings.policies)}. Models: {_names(settings.models)}.",
+        f"Model '{_short(name)}' is neither a policy nor a configured model. "
+        f"Policies: {_names(offer.policies)}. Models: {_names(offer.models)}.",
         param="model",
     )
 
 
-def _policy(settings: Settings, claims: list[_Claim]) -> PolicySettings:
+def _policy(settings: Settings, offer: Offer, claims: list[_Claim]) -> PolicySettings:
     """Return the one policy that all claims agree on; "auto" agrees with any."""
     for claim in claims:
         if claim.value != AUTO and claim.value not in settings.policies:
             raise PolicyNotFound(
-                f"Policy '{_short(claim.value)}' not found. Policies: {AUTO}, {_names(settings.policies)}.",
+                f"Policy '{_short(claim.value)}' not found. Policies: {_names(offer.policies)}.",
                 param=claim.where,
             )
     named = [claim for claim in claims if claim.value != AUTO]
@@ -186,7 +190,7 @@ def _manual_choice(policy: PolicySettings, wanted: Any) -> Decision:  # noqa: AN
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    return ", ".join(names) or "none"
 
 
 def _short(value: object) -> str:

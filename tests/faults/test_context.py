@@ -62,7 +62,7 @@ def test_a_request_that_nobody_holds(unequal: Failover, servers: Servers, policy
         answer = unequal.ask(model=policy, messages=messages(LONG * 3))
     error = answer.error()
     assert (answer.status, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
-    assert "No configured model can take it" in error["message"]
+    assert "No model on offer can take it" in error["message"]
     assert servers.asked() == before
 
 

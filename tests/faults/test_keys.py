@@ -174,6 +174,21 @@ def test_a_model_that_may_not_be_named(gated: RouterProcess, fields: dict[str, A
     assert (routed.status, routed.error()["code"]) == (403, "model_not_allowed")
 
 
+@pytest.mark.fault("a name that nothing has, by a key that may use little", "404 that names what the key may use alone")
+@pytest.mark.parametrize(
+    "fields", [{"model": "nobody"}, {"nim-llm-router": {"policy": "nobody"}}], ids=["openai", "nim"]
+)
+def test_an_unknown_name_does_not_tell_the_others(gated: RouterProcess, fields: dict[str, Any]) -> None:
+    key = {"authorization": f"Bearer {TEAM}"}
+    for path in (CHAT, "/v1/route"):
+        message = send(gated.port, "POST", path, chat_body("Hello?") | fields, key).error()["message"]
+        assert "Policies: thrifty." in message
+        assert "default" not in message
+        assert "cheap" not in message
+    message = send(gated.port, "GET", "/v1/models/nobody", headers=key).error()["message"]
+    assert message == "'nobody' is not among: thrifty."
+
+
 @pytest.mark.fault("a key lists what there is", "`/v1/models` shows what it may use, and nothing else")
 def test_what_a_key_sees(gated: RouterProcess) -> None:
     with asking(gated) as client:

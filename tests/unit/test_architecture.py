@@ -51,6 +51,7 @@ PURE = (
     "router.decide.fit",
     "router.decide.policy",
     "router.decide.prompt",
+    "router.decide.tokens",
     "router.http.samples",
     "router.http.selection",
     "router.upstream.attempts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pytest
 
 from router.clients import spending
 from router.clients.keys import KeyRing, bearer_key, digest_of, new_key
-from router.clients.permission import permit
+from router.clients.permission import Offers
 from router.clients.rates import Rates, Standing, narrowest
 from router.clients.spending import Ledger, Spending, seconds_to_tomorrow, today
-from router.decide.decider import manual
 from router.errors import ConfigurationError, ModelNotAllowed, PolicyNotAllowed
 from router.metrics import Metrics
-from router.settings import ClientSettings, FixedPolicy, Secret, changes, fingerprint, load_settings, redacted
+from router.settings import ClientSettings, Secret, changes, fingerprint, load_settings, redacted
 from tests.unit.router.configuration import ENVIRON, GOOD, problems_of, write
+from tests.unit.router.examples import settings
 
 ONE, TWO = digest_of("one"), digest_of("two")
 
@@ -189,22 +190,32 @@ def test_the_key_comes_as_openai_s_clients_send_it(value: bytes, key: bytes | No
 # --- permissions -------------------------------------------------------------------------------------------------
 
 
-def test_a_policy_s_choice_needs_no_permission_and_a_client_s_own_does() -> None:
-    one = client("one", policies=("only",), models=("cheap",))
-    permit(None, FixedPolicy("other", "dear"))
-    permit(one, FixedPolicy("only", "dear"))
-    permit(one, manual("cheap"))
-    permit(one, manual("cheap", "Other", "only"))
-    with pytest.raises(PolicyNotAllowed, match=r"may not use the policy 'other'. It may use: only\."):
-        permit(one, FixedPolicy("other", "cheap"))
-    with pytest.raises(PolicyNotAllowed, match="the policy 'other'"):
-        permit(one, manual("cheap", "Other", "other"))
+def offers(*clients: ClientSettings) -> Offers:
+    return Offers(replace(settings(), clients={one.name: one for one in clients}))
+
+
+def test_without_clients_everything_is_on_offer() -> None:
+    everything = offers().to(None)
+    assert set(everything.policies) == {"auto", *settings().policies}
+    assert set(everything.models) == set(settings().models)
+
+
+def test_a_client_is_offered_what_it_may_name() -> None:
+    one, none = client("one", policies=("fixed",), models=("cheap",)), client("none")
+    offer = offers(one, none).to(one)
+    offer.check_policy("fixed")
+    offer.check_model("cheap")
+    with pytest.raises(PolicyNotAllowed, match=r"may not use the policy 'tiers'. It may use: fixed\."):
+        offer.check_policy("tiers")
     with pytest.raises(ModelNotAllowed, match=r"may not use the model 'dear'. It may use: cheap\."):
-        permit(one, manual("dear"))
-    with pytest.raises(ModelNotAllowed, match="the model 'dear'"):
-        permit(one, manual("dear", "Hard", "only"))
+        offer.check_model("dear")
     with pytest.raises(ModelNotAllowed, match=r"It may use: none\."):
-        permit(client("none"), manual("dear"))
+        offers(one, none).to(none).check_model("dear")
+
+
+def test_auto_is_on_offer_where_its_policy_is() -> None:
+    default = client("one", policies=(settings().default_policy,))
+    assert offers(default).to(default).policies == ("auto", settings().default_policy)
 
 
 # --- rates -------------------------------------------------------------------------------------------------------

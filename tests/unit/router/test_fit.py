@@ -126,7 +126,7 @@ def test_a_client_s_own_choice_is_not_changed() -> None:
         plan("cheap", None, prompt(IMAGE), models(**{name: {"supports": ()} for name in MODELS}))
     assert json_error(caught.value) == (400, "unsupported_capability", None)
     assert str(caught.value) == (
-        "The request needs vision, which is beyond model 'cheap'. No configured model can take it."
+        "The request needs vision, which is beyond model 'cheap'. No model on offer can take it."
     )
 
 

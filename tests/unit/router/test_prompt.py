@@ -12,7 +12,6 @@ from router.decide.prompt import (
     HARDEST_OF_TURNS,
     Prompt,
     check_messages,
-    estimated_prompt_tokens,
     texts_to_classify,
 )
 from router.errors import InvalidRequest
@@ -87,7 +86,7 @@ def test_whatever_the_messages_texts_are_few_short_and_never_missing(
     assert all(1 <= len(each) <= limit for each in texts)
     whole = texts_to_classify(messages, "joined", 10_000)
     assert bool(texts) == bool(whole)
-    assert estimated_prompt_tokens(messages) >= 4 * len(messages)
+    assert Prompt(messages).estimated_tokens >= 4 * len(messages)
 
 
 def test_a_longer_conversation_scores_the_turns_that_it_scored_before() -> None:
@@ -141,8 +140,3 @@ def test_a_wrong_shape_is_named_and_never_quoted(messages: Any, param: str) -> N
 )
 def test_the_output_limit_is_read_where_it_makes_sense(limits: Message, expected: int | None) -> None:
     assert Prompt.of_chat({"messages": [user("hello")], **limits}).max_output_tokens == expected
-
-
-def test_tokens_are_estimated_by_characters_and_messages() -> None:
-    assert estimated_prompt_tokens([user("x" * 40), CALL]) == 10 + 4 + 4
-    assert estimated_prompt_tokens(Prompt.of_text("x" * 400).messages) == 104

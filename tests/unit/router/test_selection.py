@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from router.clients.permission import Offer, Offers
 from router.decide.decider import Decision, manual
 from router.decide.policy import with_threshold
-from router.errors import InvalidRequest, ModelNotFound, PolicyNotFound, RouterError
+from router.errors import InvalidRequest, ModelNotAllowed, ModelNotFound, PolicyNotAllowed, PolicyNotFound, RouterError
 from router.http.selection import select
 from router.settings import PolicySettings
 from tests.unit.router.examples import FIXED, LABELLED, TASKS, THREE_TIERS, TIERS, VALUE, settings
 
 Fields = dict[str, Any]
 SETTINGS = settings()
+EVERYTHING = Offers(SETTINGS).to(None)
 
 
 def nim(**fields: Any) -> Fields:
@@ -23,7 +26,7 @@ def nim(**fields: Any) -> Fields:
 
 def ask(fields: Fields, headers: dict[str, str] | None = None) -> PolicySettings | Decision:
     pairs = [(name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()]
-    return select(SETTINGS, fields, [(b"content-type", b"application/json"), *pairs])
+    return select(SETTINGS, EVERYTHING, fields, [(b"content-type", b"application/json"), *pairs])
 
 
 def refusal(fields: Fields, headers: dict[str, str] | None = None) -> RouterError:
@@ -134,8 +137,8 @@ def test_places_that_contradict_each_other_are_both_named(
 def test_a_header_given_twice_must_agree_with_itself() -> None:
     twice = [(b"x-router-policy", b"tasks"), (b"x-router-policy", b"value")]
     with pytest.raises(InvalidRequest, match="'x-router-policy' asks for 'tasks'"):
-        select(SETTINGS, {"model": "auto"}, twice)
-    assert select(SETTINGS, {"model": "auto"}, twice[:1] * 2) == TASKS
+        select(SETTINGS, EVERYTHING, {"model": "auto"}, twice)
+    assert select(SETTINGS, EVERYTHING, {"model": "auto"}, twice[:1] * 2) == TASKS
 
 
 @pytest.mark.parametrize(
@@ -266,4 +269,37 @@ def test_a_prompt_in_the_wrong_place_is_not_echoed(fields: Fields, headers: dict
 
 def test_header_bytes_of_any_kind_are_only_a_wrong_name() -> None:
     with pytest.raises(PolicyNotFound):
-        select(SETTINGS, {"model": "auto"}, [(b"x-router-policy", b"\xff\x00\xfe")])
+        select(SETTINGS, EVERYTHING, {"model": "auto"}, [(b"x-router-policy", b"\xff\x00\xfe")])
+
+
+# --- what a client may name ---------------------------------------------------------------------------------------
+
+LITTLE = Offer(("fixed",), ("cheap",))
+HIDDEN = {"dear", "middle", "unpriced", "auto", *SETTINGS.policies} - {"fixed"}
+
+
+def test_a_policy_s_choice_needs_no_permission_and_a_client_s_own_does() -> None:
+    assert select(SETTINGS, LITTLE, {"model": "fixed"}, []) == FIXED
+    assert select(SETTINGS, LITTLE, {"model": "cheap"}, []) == manual("cheap")
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"model": "tiers"}, PolicyNotAllowed),
+        ({"model": "auto"}, PolicyNotAllowed),
+        ({"model": "dear"}, ModelNotAllowed),
+        (nim(policy="tiers", routing_strategy="manual", model="cheap"), PolicyNotAllowed),
+        (nim(policy="tiers", routing_strategy="manual", model="nobody"), PolicyNotAllowed),
+        ({"model": "nobody"}, ModelNotFound),
+        (nim(policy="nobody"), PolicyNotFound),
+        ({}, InvalidRequest),
+    ],
+)
+def test_an_error_names_nothing_that_is_not_on_offer(fields: Fields, kind: type[RouterError]) -> None:
+    with pytest.raises(kind) as refused:
+        select(SETTINGS, LITTLE, fields, [])
+    asked = {fields.get("model"), fields.get("nim-llm-router", {}).get("policy"), SETTINGS.default_policy}
+    words = set(re.findall(r"[a-z-]+", str(refused.value)))
+    assert not words & (HIDDEN - asked)
+    assert words & {"fixed", "cheap"}
