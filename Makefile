@@ -20,7 +20,7 @@ IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down logs metrics metrics-local metrics-docker metrics-check loadtest loadtest-local \
-	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench-classifier \
+	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench bench-quick bench-classifier \
 	gpu-check lock clean
 
 help: ## list the commands
@@ -93,6 +93,12 @@ fuzz: .venv/.test ## coverage-guided fuzzing of what parses strangers' bytes (ma
 
 soak: .venv/.demo ## ten minutes of mixed traffic with a fault every half minute (make soak MINUTES=60)
 	@$(BIN)/python -m loadtest.soak --minutes $(or $(MINUTES),10)
+
+bench: .venv/.demo ## the router beside LiteLLM, Switchyard, Portkey and nginx, in turns (make bench ARGS="--only proxy")
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+bench-quick: .venv/.demo ## the same without the peers, and shorter
+	@$(BIN)/python -m loadtest.bench --quick $(ARGS)
 
 bench-classifier: .venv/.test ## prompts per second through Triton on one core, beside the echo model's ceiling
 	$(BIN)/python -m loadtest.bench_classifier

@@ -1,0 +1,1 @@
+"""The router side by side with its peers, and its cost as work grows; see docs/performance.md."""
