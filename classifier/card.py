@@ -17,7 +17,7 @@ def model_card(spec: dict[str, Any], size: int) -> str:
         _heads(spec),
         _making(spec),
         "## Figures on its own test split: prompts that it never saw\n",
-        *_figures(test),
+        *_figures(test, spec["metrics"].get("test_split_int8", {})),
     ]
     if held_out is not None:
         parts += [
@@ -28,15 +28,17 @@ def model_card(spec: dict[str, Any], size: int) -> str:
     return "\n".join([*parts, _TAIL])
 
 
-def routing_table(figures: dict[str, Any]) -> str:
-    """The model beside prompt length and chance, as Markdown."""
+def routing_table(figures: dict[str, Any], int8: dict[str, Any] | None = None) -> str:
+    """The model beside prompt length and chance, as Markdown; `int8` are its figures as a CPU serves it."""
     lines = [
         "| score | APGR (95% interval) | CPT50 | CPT80 | strong calls for 95% quality | AUC | ECE |",
         "| --- | --- | --- | --- | --- | --- | --- |",
         "| random | 0.500 | 50% | 80% | | 0.500 | |",
     ]
-    for name, key in (("prompt length", "prompt_length"), ("need_strong", "need_strong")):
-        seen = figures[key]
+    rows = [("prompt length", figures["prompt_length"]), ("need_strong", figures["need_strong"])]
+    rows += [("gain", figures["gain"])] if "gain" in figures else []
+    rows += [("need_strong, as int8 on a CPU", int8["need_strong"])] if int8 and "need_strong" in int8 else []
+    for name, seen in rows:
         interval = f"{_figure(seen, 'apgr')} ({_figure(seen, 'apgr_low')} to {_figure(seen, 'apgr_high')})"
         shares = " | ".join(_share(seen, share) for share in ("cpt50", "cpt80", "strong_for_95"))
         lines.append(f"| {name} | {interval} | {shares} | {_figure(seen, 'auc')} | {_figure(seen, 'ece')} |")
@@ -53,13 +55,13 @@ def source_table(sources: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(test: dict[str, Any]) -> list[str]:
+def _figures(test: dict[str, Any], int8: dict[str, Any]) -> list[str]:
     parts = []
     if "need_strong" in test:
         parts += [
             f"{test['rows']:,} prompts with outcomes. The cheap model alone scores {test['always_cheap']:.3f}, the "
             f"expensive one {test['always_strong']:.3f}.\n",
-            routing_table(test),
+            routing_table(test, int8),
             source_table(test["sources"]),
         ]
     for key, what in (("task", "templates and other sources"), ("own_task", "the project's own prompts")):
@@ -127,9 +129,11 @@ A static encoder, no attention: {megabytes:.1f} MB of fp16 weights.
 - **Sparse expert**: logits for each token and for neighbours hashed into {bigrams:,} rows.
 - Both know the prompt's length. Each is a linear model of its own; their logits are averaged.""",
     "transformer": """\
-A transformer: {source}, fine-tuned, {layers} layers of width {width}; {megabytes:.1f} MB of fp16 weights. The heads
-see the mean of the last layer's vectors.
-""",
+A transformer averaged with a sparse expert; {megabytes:.1f} MB of fp16 weights. On a CPU its matrices run as int8.
+
+- **Transformer**: {source}, fine-tuned, {layers} layers of width {width}. Its heads see the mean of the last vectors.
+- **Sparse expert**: a linear model of its own, with logits for each token, for neighbours hashed into {bigrams:,} rows
+  and for the prompt's length.""",
 }
 
 _HEADS: Final = """\

@@ -13,7 +13,7 @@ from classifier.metrics import Report, need_strong, report, spearman
 
 Floats = NDArray[np.float64]
 
-ROUTING_FIGURES: Final = ("rows", "always_cheap", "always_strong", "need_strong", "prompt_length", "sources")
+ROUTING_FIGURES: Final = ("rows", "always_cheap", "always_strong", "need_strong", "gain", "prompt_length", "sources")
 
 
 def head_figures(corpus: Corpus, rows: Mask, said: Outputs, calibration: Calibration) -> dict[str, Any]:
@@ -39,16 +39,17 @@ def routing_figures(corpus: Corpus, rows: Mask, outcome: Floats) -> dict[str, An
     """How the calibrated outcome probabilities of `rows`, [rows, 4], route, beside what any router must beat."""
     weak, strong = corpus.weak[rows], corpus.strong[rows]
     lengths = np.array([len(corpus.examples.ids[row]) for row in np.flatnonzero(rows).tolist()], np.float64)
-    model = report(need_strong(outcome), weak, strong, p_weak=outcome[:, 0] + outcome[:, 2])
+    score, p_weak = need_strong(outcome), outcome[:, 0] + outcome[:, 2]
     sources = corpus.sources[rows]
     return {
         "rows": int(rows.sum()),
         "always_cheap": round(float(weak.mean()), 4),
         "always_strong": round(float(strong.mean()), 4),
-        "need_strong": summary(model),
+        "need_strong": summary(report(score, weak, strong, p_weak=p_weak)),
+        "gain": summary(report(outcome[:, 1] - outcome[:, 2], weak, strong)),
         "prompt_length": summary(report(lengths, weak, strong)),
         "sources": {
-            str(source): _source_figures(need_strong(outcome), lengths, weak, strong, sources == source)
+            str(source): _source_figures(score, lengths, weak, strong, sources == source)
             for source in np.unique(sources)
         },
     }

@@ -28,6 +28,8 @@ def read_graph(path: Path, model: StaticEncoder | TransformerEncoder, *, with_di
     """Put the weights of a graph that `graph_of` wrote into a model of its shape; raises KeyError or RuntimeError."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # what no graph holds, such as the vectors of a second segment
         graph_of(model, with_dimensions=with_dimensions, graph=_Reader(constants))
 
 

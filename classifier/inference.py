@@ -1,6 +1,6 @@
 """What a trained encoder of either kind says of many prompts, offline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from classifier.batches import pad, sorted_batches
-from classifier.checkpoint import Encoder
 from classifier.examples import Tokens
 
 Floats = NDArray[np.float32]
+Model = Callable[[Tensor, Tensor], Sequence[Tensor]]  # ids and mask -> what the heads say
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Outputs:
 
 
 @torch.inference_mode()
-def outputs(model: Encoder, ids: Tokens, batch: int = 64) -> Outputs:
-    """All heads' outputs for n tokenized prompts."""
+def outputs(model: Model, ids: Tokens, batch: int = 64) -> Outputs:
+    """All heads' outputs for n tokenized prompts; `model` is an encoder, or computes as one."""
     found: tuple[list[Floats], ...] = ([], [], [])
     order = sorted_batches([len(row) for row in ids], batch)
     for rows in order:

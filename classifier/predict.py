@@ -52,7 +52,7 @@ class Predictions:
 
 def predict(version: Path, prompts: Sequence[str], progress: Progress) -> Predictions:
     """Score prompts as Triton would; raises VersionError when the directory cannot be served."""
-    scoring: Any = load_scoring(version)
+    scoring: Any = load_code(version, "scoring")
     try:
         scorer = scoring.Scorer.load(version)
     except scoring.VersionError as error:
@@ -92,12 +92,12 @@ def predict_file(version: Path, source: Path, target: Path, progress: Progress) 
     return len(rows)
 
 
-def load_scoring(version: Path) -> ModuleType:
-    """A version's own scoring code."""
-    path = version / "scoring.py"
+def load_code(version: Path, name: str) -> ModuleType:
+    """A module of a version's own code, such as `scoring`."""
+    path = version / f"{name}.py"
     if not path.is_file():
-        raise VersionError(f"{path} is missing: a version brings its own scoring code, see the served version")
-    spec = importlib.util.spec_from_file_location("served_scoring", path)
+        raise VersionError(f"{path} is missing: a version brings its own code, see the served version")
+    spec = importlib.util.spec_from_file_location(f"served_{name}", path)
     assert spec is not None  # noqa: S101  # the file exists and ends in .py
     assert spec.loader is not None  # noqa: S101  # likewise
     module = importlib.util.module_from_spec(spec)

@@ -22,7 +22,8 @@ from classifier.figures import ROUTING_FIGURES, head_figures, routing_figures
 from classifier.finetune import finetune
 from classifier.fit import fit
 from classifier.heads import ALL, Head, fit_heads
-from classifier.inference import Outputs, outputs
+from classifier.inference import Model, Outputs, outputs
+from classifier.int8 import int8_model
 from classifier.labelled import Row
 from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
 from classifier.new_tasks import fit_new_tasks, with_task_types
@@ -83,6 +84,8 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
         return None
     calibration = trainer.calibrate(model, split.calibration | (split.train if plan.mode == "calibrate" else False))
     metrics = {"test_split": _unchanged_figures(start, plan, corpus) | trainer.figures(model, calibration, split.test)}
+    if isinstance(model, TransformerEncoder):
+        metrics["test_split_int8"] = trainer.figures(int8_model(model), calibration, split.test)
     if plan.hold_out_sources:
         metrics["leave_one_source_out"] = trainer.leave_one_source_out()
     spec = {
@@ -176,7 +179,7 @@ class Trainer:
             return Calibration(1.0, (0.0,) * 4) if old is None else Calibration(old["temperature"], tuple(old["bias"]))
         return calibrate(self._outputs(model, taught).outcome, self.corpus.outcomes(taught))
 
-    def figures(self, model: Encoder, calibration: Calibration, rows: Mask) -> dict[str, Any]:
+    def figures(self, model: Model, calibration: Calibration, rows: Mask) -> dict[str, Any]:
         """What every head reaches on `rows`."""
         return head_figures(self.corpus, rows, self._outputs(model, rows), calibration)
 
@@ -200,7 +203,7 @@ class Trainer:
                 outcome[held] = calibration.apply(self._outputs(model, held).outcome)
         return routing_figures(corpus, corpus.routing, outcome[corpus.routing])
 
-    def _outputs(self, model: Encoder, rows: Mask) -> Outputs:
+    def _outputs(self, model: Model, rows: Mask) -> Outputs:
         return outputs(model, self.corpus.examples.rows(np.flatnonzero(rows)).ids)
 
     def _vocabulary(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -138,13 +138,14 @@ def write_tiny_version(
 def write_tiny_repository(
     directory: Path, *, heads: Sequence[str] = tuple(WIDTHS), max_tokens: int = 512, encoder: str = "static"
 ) -> Path:
-    """Copy the model repository with the tiny classifier in the place of the real weights."""
-    weights = shutil.ignore_patterns("model.onnx", "tokenizer.json", "spec.json", "__pycache__")
-    shutil.copytree(TRITON_MODELS, directory, ignore=weights)
+    """Copy the model repository with the tiny classifier as its only version."""
+    others = ("2", "cpu-minilm.pbtxt")
+    left_out = shutil.ignore_patterns("model.onnx", "tokenizer.json", "spec.json", "__pycache__", *others)
+    shutil.copytree(TRITON_MODELS, directory, ignore=left_out)
     model = directory / "prompt_classifier"
     spec = write_tiny_version(model / "1", heads=heads, max_tokens=max_tokens, encoder=encoder)
     for config in (model / "config.pbtxt", model / "configs" / "cpu.pbtxt"):
-        config.write_text(render_spec(config.read_text(), spec))
+        config.write_text(render_spec(config.read_text().replace("versions: [ 2 ]", "versions: [ 1 ]"), spec))
     return directory
 
 

@@ -20,7 +20,7 @@ from classifier.heads import ALL, fit_heads  # noqa: E402  # after the skip
 from classifier.inference import outputs  # noqa: E402  # after the skip
 from classifier.labelled import Row  # noqa: E402  # after the skip
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe  # noqa: E402  # after the skip
-from classifier.starting_point import starting_point  # noqa: E402  # after the skip
+from classifier.starting_point import SHIPPED, starting_point  # noqa: E402  # after the skip
 from classifier.train import Mode, Plan, train  # noqa: E402  # after the skip
 from tests.unit.classifier.test_export import facts  # noqa: E402  # after the skip
 from tests.unit.classifier.tiny import labelled_rows, random_static, random_transformer, tiny_tokenizer  # noqa: E402
@@ -100,6 +100,22 @@ def test_a_transformer_is_fine_tuned_from_a_checkpoint(tmp_path: Path, monkeypat
         tensors(start)["body.encoder.layer.0.output.dense.weight"],
         tensors(tmp_path / "out")["body.encoder.layer.0.output.dense.weight"],
     )
+
+
+@pytest.mark.parametrize("mode", ["calibrate", "heads"])
+@pytest.mark.parametrize("encoder", ["minilm"])
+def test_a_shipped_version_learns_from_a_users_prompts(tmp_path: Path, encoder: str, mode: Mode) -> None:
+    spec = train(
+        labelled_rows(130), Plan(encoder, mode, tmp_path, own_set=False, command="this command"), lambda _: None
+    )
+    assert spec is not None
+    _, shipped = checkpoint.load(SHIPPED[encoder])
+    assert spec["training"]["commands"] == [*shipped["training"]["commands"], "this command"]
+    assert spec["calibration"] != shipped["calibration"]
+    old, new = tensors(SHIPPED[encoder]), tensors(tmp_path)
+    assert all(np.array_equal(old[name], new[name]) for name in old) == (mode == "calibrate")
+    if mode == "heads":
+        assert spec["metrics"]["test_split"]["need_strong"]["auc"] > 0.9
 
 
 def test_a_great_penalty_leaves_the_heads_as_they_were() -> None:
