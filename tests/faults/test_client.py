@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.faults.invariants import counted
+from tests.faults.invariants import PATIENCE_S, counted
 from tests.integration.canned_llm import SSE_HEAD
 from tests.integration.conftest import Stack
 from tests.integration.router_process import CANARY, CHAT, Answer, RouterProcess, chat_body, wait_until
@@ -60,7 +60,7 @@ def test_a_client_that_leaves_before_the_answer(stack: Stack, fault: str, stream
     with counted(stack.router, "client_cancelled"):
         with connected(stack.router, request(model="cheap", stream=stream)):
             stack.cheap.wait_for(lambda stats: stats["requests"] == before["requests"] + 1)
-        stack.cheap.wait_for(lambda stats: stats["disconnects"] == before["disconnects"] + 1, deadline_s=1)
+        stack.cheap.wait_for(lambda stats: stats["disconnects"] == before["disconnects"] + 1)
 
 
 @pytest.mark.fault("the client leaves in mid-stream", "the model sees the close within 1 s; outcome `client_cancelled`")
@@ -71,7 +71,7 @@ def test_a_client_that_leaves_in_mid_stream(stack: Stack) -> None:
             heard = b""
             while b"hi" not in heard:
                 heard += connection.recv(65536)
-        assert stack.canned.closed_by_peer.wait(1)
+        assert stack.canned.closed_by_peer.wait(PATIENCE_S)
 
 
 @pytest.mark.fault(
@@ -84,7 +84,7 @@ def test_a_client_that_does_not_read(stack: Stack) -> None:
     with counted(stack.router, "client_cancelled"), connected(stack.router, request(model="canned", stream=True)):
         time.sleep(2)
         assert process.memory_info().rss - before < 10 * len(part)  # of a hundred
-    wait_until(lambda: stack.router.connections_to(stack.canned.port) == 0, deadline_s=1)
+    wait_until(lambda: stack.router.connections_to(stack.canned.port) == 0)
 
 
 @pytest.mark.fault("50 clients leave at once", "every call to the model ends; no connection is left over")
@@ -100,8 +100,8 @@ def test_many_clients_that_leave_leave_nothing_behind(stack: Stack) -> None:
         assert stack.router.connections_to(stack.cheap.port) >= 50
         for connection in connections:
             connection.close()
-        stack.cheap.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=2)
-    wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle, deadline_s=1)
+        stack.cheap.wait_for(lambda stats: stats["in_flight"] == 0)
+    wait_until(lambda: stack.router.connections_to(stack.cheap.port) <= idle)
 
 
 @pytest.mark.fault("the client leaves within its body", "outcome `client_cancelled`; no model is called")

@@ -14,7 +14,7 @@ import pytest
 
 from loadtest.simulated_llm import simulated_llm
 from tests.faults.failover import Servers, StartFailover
-from tests.faults.invariants import counted
+from tests.faults.invariants import PATIENCE_S, counted
 from tests.faults.test_upstream import CHUNK, PROMPT, failed
 from tests.integration.canned_llm import SSE_HEAD
 from tests.integration.conftest import Stack
@@ -142,8 +142,8 @@ def test_silence_in_mid_stream(stack: Stack) -> None:
     started = time.monotonic()
     passed, error = broken_stream(stack, model)
     assert (len(passed), error["code"], error["status"]) == (1, "upstream_timeout", 504)
-    assert 0.5 <= time.monotonic() - started < 2
-    assert stack.canned.closed_by_peer.wait(1)
+    assert 0.5 <= time.monotonic() - started < PATIENCE_S
+    assert stack.canned.closed_by_peer.wait(PATIENCE_S)
 
 
 @pytest.mark.fault("a stream breaks under the OpenAI client", "it raises `APIError`")
@@ -174,7 +174,7 @@ def test_a_stream_that_is_done_is_paid_for_also_when_the_client_is_quicker_than_
         received = b""
         while b"[DONE]" not in received:
             received += connection.recv(65536)
-    wait_until(lambda: stack.router.outcomes("ok") == done + 1, deadline_s=2)
+    wait_until(lambda: stack.router.outcomes("ok") == done + 1)
     assert stack.router.metrics().total("llm_router_tokens_total", model="canned") == tokens + 8
 
 
@@ -188,7 +188,7 @@ def test_a_stream_that_takes_too_long(failover: StartFailover) -> None:
         *passed, last = events(answer.body)
         assert len(passed) >= 3
         assert (answer.status, json.loads(last)["error"]["code"]) == (200, "upstream_timeout")
-        llm.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=1)
+        llm.wait_for(lambda stats: stats["in_flight"] == 0)
 
 
 @pytest.mark.fault("a client opens a stream and does not read it", "it ends after `total_s`; the model sees the close")
@@ -210,7 +210,7 @@ def test_a_client_that_leaves_between_headers_and_events(stack: Stack) -> None:
     with counted(stack.router, "client_cancelled"):
         with _asked(stack.router.port, model="canned", stream=True):
             wait_until(lambda: bool(stack.canned.heard))
-        assert stack.canned.closed_by_peer.wait(1)
+        assert stack.canned.closed_by_peer.wait(PATIENCE_S)
 
 
 @pytest.mark.fault("the client leaves while a fallback is asked", "the fallback sees the close within 1 s")
@@ -221,7 +221,7 @@ def test_a_client_that_leaves_during_a_fallback(failover: StartFailover, servers
     with counted(started.process, "client_cancelled"):
         with _asked(started.process.port, model="cheap"):
             servers.expensive.wait_for(lambda stats: stats["in_flight"] == 1)
-        servers.expensive.wait_for(lambda stats: stats["in_flight"] == 0, deadline_s=1)
+        servers.expensive.wait_for(lambda stats: stats["in_flight"] == 0)
 
 
 def _asked(port: int, **fields: Any) -> socket.socket:

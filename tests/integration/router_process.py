@@ -188,13 +188,18 @@ class RouterProcess:
         return sum(bool(one.raddr) and one.raddr.port == port for one in held if one.status == psutil.CONN_ESTABLISHED)
 
     def settles(self) -> None:
-        """Wait until nothing waits or is under way, as must be within a second after any fault."""
+        """Wait until nothing waits or is under way, and until several workers have told each other their counts."""
+        every_s = 0.2 if psutil.Process(self.child.pid).children() else 0.02  # they do so fifty times a second
+        ended = -1.0
 
         def idle() -> bool:
-            page = self.metrics()
-            return all(page.total(f"llm_router_{gauge}") == 0 for gauge in _WORK_UNDER_WAY)
+            nonlocal ended
+            page, before = self.metrics(), ended
+            ended = page.total(_OUTCOME_COUNTS)
+            under_way = any(page.total(f"llm_router_{gauge}") for gauge in _WORK_UNDER_WAY)
+            return not under_way and ended == before
 
-        wait_until(idle, deadline_s=1)
+        wait_until(idle, every_s=every_s)
 
     def stop(self) -> None:
         """Stop it by SIGTERM: nothing in flight, exit 0, and no prompt, key or traceback in its log."""
