@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
@@ -40,6 +40,7 @@ from router.http.openapi import describe
 from router.http.ops import Canary, ops_api
 from router.http.reload import Reload, reload_api
 from router.http.route import route_api
+from router.http.same_site import same_site_only
 from router.metrics import Metrics
 from router.settings import FixedPolicy, LabelPolicy, Settings, TritonSettings
 from router.tracing import Tracing
@@ -162,7 +163,7 @@ class Application:
         if not settings.admin.enabled:
             return public
 
-        admin = FastAPI(openapi_url=None)
+        admin = FastAPI(openapi_url=None, dependencies=[Depends(same_site_only)])
         live = live_api(settings, canary, process.metrics, process.recent)
         for part in (dashboard_api(), live, route, ops):
             admin.include_router(part)

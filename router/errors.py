@@ -14,7 +14,8 @@ RouterError
 │   ├── NotAllowed                       the key is good, but not for this
 │   │   ├── PolicyNotAllowed        403  the client may not use this policy
 │   │   ├── ModelNotAllowed         403  the client may not name this model
-│   │   └── OperatorsOnly           403  the page is on the admin listener only
+│   │   ├── OperatorsOnly           403  the page is on the admin listener only
+│   │   └── ForeignSite             403  another site's page asks the admin listener to do something
 │   ├── PolicyNotFound              404  no policy has that name
 │   ├── ModelNotFound               404  neither a policy nor a model has that name
 │   ├── HeadTimeout                 408  the request's head came too slowly
@@ -172,6 +173,12 @@ class OperatorsOnly(NotAllowed):
     """The page tells of all clients, so none of them sees it."""
 
     code = "operators_only"
+
+
+class ForeignSite(NotAllowed):
+    """A browser says that another site's page has sent this to the admin listener."""
+
+    code = "foreign_site"
 
 
 class PolicyNotFound(ClientError):

@@ -106,6 +106,38 @@ def test_a_prompt_can_be_tried_on_the_admin_listener(router: RouterProcess) -> N
     assert send(admin_port(router), "POST", "/v1/route", {"inputs": 3}).error()["param"] == "inputs"
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site", "origin": "https://evil.example"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/admin/reload", "/v1/route"])
+def test_another_site_s_page_cannot_make_a_browser_act_here(
+    router: RouterProcess, path: str, headers: dict[str, str]
+) -> None:
+    body = {"model": "default", "inputs": ["Hello?"]}
+    for content_type in ("text/plain", "application/json"):
+        sent = {"content-type": content_type, **headers}
+        error = send(admin_port(router), "POST", path, body, sent).error()
+        assert (error["status"], error["code"]) == (403, "foreign_site")
+    assert ask(router, "/health", headers).status == 200
+
+
+@pytest.mark.parametrize("site", [{"sec-fetch-site": "same-origin"}, {"sec-fetch-site": "none"}, {}])
+def test_the_router_s_own_page_and_programs_act_here(router: RouterProcess, site: dict[str, str]) -> None:
+    port = admin_port(router)
+    for host in (f"127.0.0.1:{port}", "router.internal"):
+        own = {"host": host, "origin": f"http://{host}"}
+        for headers in (site, {**own, **site}):
+            body = {"model": "default", "inputs": ["Hello?"]}
+            assert send(port, "POST", "/v1/route", body, headers).status == 200
+            assert send(port, "POST", "/admin/reload", headers=headers).status == 200
+
+
 def test_the_page_is_sealed_off(router: RouterProcess) -> None:
     answer = ask(router, "/dashboard")
     policy = answer.header("content-security-policy") or ""
