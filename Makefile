@@ -21,7 +21,7 @@ IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down logs metrics metrics-local metrics-docker metrics-check loadtest loadtest-local \
 	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench bench-quick bench-classifier \
-	gpu-check lock clean
+	gpu-check batch-env test-batch lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -113,12 +113,18 @@ test-train: .venv-train/.done ## the tests that need PyTorch
 	.venv-train/bin/mypy classifier tests/unit/classifier/*.py
 	.venv-train/bin/python -m pytest tests/unit/classifier
 
+batch-env: .venv-batch/.done ## Ray, for `python -m classifier score-log`, in an environment of its own
+
+test-batch: .venv/.test .venv-batch/.done ## the tests that need Ray
+	$(BIN)/python -m pytest tests/integration/test_score_log.py
+
 pin: ## write the digests of all base images into the Dockerfiles (needs Docker and the registries)
 	@python3 -m deploy.pin
 
 lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	for set in "router" "demo --extra triton --extra demo" "loadtest --extra triton --extra demo --extra loadtest" \
-		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test" "fuzz --extra fuzz"; do \
+		"test --extra triton --extra demo --extra loadtest --extra tracing --extra test" "fuzz --extra fuzz" \
+		"batch --extra batch"; do \
 		set -- $$set; name=$$1; shift; \
 		$(COMPILE) --python-version 3.11 $$@ pyproject.toml --output-file requirements/$$name.txt || exit 1; \
 	done
@@ -132,7 +138,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 		--output-file requirements/image-train.txt
 
 clean: ## remove environments, caches and what the stack left behind
-	rm -rf .venv .venv-uv .venv-train .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-uv .venv-train .venv-batch .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.demo: requirements/demo.txt requirements/triton-server.txt | .venv/bin/python
 	@echo "Installing pinned dependencies into .venv (once; about half a minute with a warm package cache) ..."
@@ -155,6 +161,12 @@ clean: ## remove environments, caches and what the stack left behind
 	@$(BIN)/python -m venv .venv-train
 	@echo "Installing PyTorch and what training needs into .venv-train ..."
 	@.venv-train/bin/python -m pip install $(PIP_FLAGS) -r requirements/train.txt
+	@touch $@
+
+.venv-batch/.done: requirements/batch.txt | .venv/bin/python
+	@$(BIN)/python -m venv .venv-batch
+	@echo "Installing Ray into .venv-batch ..."
+	@.venv-batch/bin/python -m pip install $(LOCKED) -r requirements/batch.txt
 	@touch $@
 
 .venv/bin/python:

@@ -8,6 +8,7 @@
   python -m classifier calibrate --scores Y.jsonl --target-strong-share 0.3
   python -m classifier promote --candidate VERSION --model DIR --data HELD_OUT --router URL
   python -m classifier rollback --model DIR --router URL
+  python -m classifier score-log --input LOG... --out DIR --triton HOST:PORT
   python -m classifier render-config
   python -m classifier time-eager
 
@@ -23,7 +24,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from classifier import commands_offline, commands_serving
+from classifier import commands_batch, commands_offline, commands_serving
 from classifier.command import progress_on_stderr
 from classifier.errors import CheckpointError, ClassifierError, VersionError
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe
@@ -174,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands_offline.add_commands(add)
     commands_serving.add_commands(add)
+    commands_batch.add_commands(add)
 
     timing = add("time-eager", time_eager)
     timing.add_argument("--pad-to", type=int, help="pad every row to so many tokens (default: its batch's longest)")

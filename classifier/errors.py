@@ -5,7 +5,8 @@ ClassifierError
 ├── CheckpointError  a checkpoint directory, or MiniLM's weights
 ├── ExportError      a model that must not be served
 ├── VersionError     a version directory or a Triton config beside it
-└── PromotionError   a version that is not promoted, or was rolled back
+├── PromotionError   a version that is not promoted, or was rolled back
+└── TritonError      a running Triton that does not score
 """
 
 
@@ -31,3 +32,7 @@ class VersionError(ClassifierError):
 
 class PromotionError(ClassifierError):
     """Says why, and which version serves now."""
+
+
+class TritonError(ClassifierError):
+    """Says where Triton is and what it answered."""
