@@ -20,8 +20,8 @@ IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down logs metrics metrics-local metrics-docker metrics-check loadtest loadtest-local \
-	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench bench-quick bench-classifier \
-	gpu-check batch-env test-batch lock clean
+	loadtest-docker loadtest-headless pin test faults fuzz soak lint format train-env test-train bench bench-quick \
+	bench-classifier gpu-check batch-env test-batch lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
