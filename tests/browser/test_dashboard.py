@@ -239,6 +239,22 @@ def test_names_stay_text_and_a_gpu_is_shown(browser: Browser, stack: Stack, tmp_
         router.stop()
 
 
+def test_fallbacks_and_refusals_are_shown_by_reason(browser: Browser, stack: Stack, tmp_path: Path) -> None:
+    config = odd_names(stack, stack.triton.metrics_url)
+    config["models"]["down"] = {"api_base": f"http://127.0.0.1:{free_port()}/v1", "fallbacks": ["other"]}
+    router = RouterProcess.start(config, tmp_path, "--admin-port", str(port := free_port()))
+    try:
+        assert router.post(chat_body("Hello?", model="down")).header("x-router-model") == "other"
+        browser.open(f"http://127.0.0.1:{port}/dashboard")
+        eventually(lambda: browser.text("trouble") != "", "fallbacks and refusals were not shown")
+        shown = browser.text("trouble").splitlines()
+        told = dict(zip(shown[::2], shown[1::2], strict=True))
+        assert told["answered by another model"] == "upstream_connect 1"
+        assert told["refused, the router is at its limit"] == "none"
+    finally:
+        router.stop()
+
+
 def test_a_router_that_restarts_is_found_again(browser: Browser, stack: Stack, tmp_path: Path) -> None:
     port = free_port()
     config = odd_names(stack, f"http://127.0.0.1:{port}/none")

@@ -201,6 +201,21 @@ async def test_triton_is_asked_once_however_many_look() -> None:
         assert (told["reachable"], told["url"], told["rows"], asked()) == (True, url, 100, 1)
 
 
+def test_totals_tell_fallbacks_and_refusals_by_reason() -> None:
+    router = Router()
+    metrics = router.metrics
+    metrics.fallbacks.labels("tiers", "deadline").inc(2)
+    metrics.model_fallbacks.labels("cheap", "dear", "upstream_connect").inc()
+    metrics.model_fallbacks.labels("dear", "cheap", "upstream_connect").inc()
+    metrics.refused.labels("in_flight").inc(3)
+    metrics.client_refusals.labels("team", "rate_limit_exceeded").inc()
+    told = router.totals()
+    assert told["fallbacks"] == {"deadline": 2}
+    assert told["model_fallbacks"] == {"upstream_connect": 2}
+    assert told["refused"] == {"in_flight": 3, "event_loop": 0}
+    assert told["client_refusals"] == {"rate_limit_exceeded": 1}
+
+
 @pytest.mark.parametrize(
     ("status", "body"), [(404, PAGE.encode()), (200, b"<html>"), (200, b"\xff\xfe"), (302, b"")], ids=str
 )
