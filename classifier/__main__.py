@@ -91,6 +91,17 @@ def export(arguments: argparse.Namespace) -> None:
     run(arguments.checkpoint, arguments.out, progress_on_stderr())
 
 
+def import_nvidia(arguments: argparse.Namespace) -> None:
+    """Write NVIDIA's own classifier, prompt-task-and-complexity-classifier, as a version that Triton serves.
+
+    DIR has model.safetensors, config.json and tokenizer.json. Task types and dimensions are what NVIDIA's code says;
+    there is no outcome head.
+    """
+    from classifier.import_nvidia import import_nvidia as run
+
+    run(arguments.source, arguments.out, progress_on_stderr())
+
+
 def render_config(arguments: argparse.Namespace) -> None:
     """Write a version's spec.json into config.pbtxt and configs/cpu.pbtxt, where the router reads it."""
     from classifier.render_config import render_config as run
@@ -172,6 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument("--out", type=Path, default=SERVED, help="version directory; with tensorrt, repository")
     exporting.add_argument("--profile", choices=["python", "tensorrt"], default="python", help="way to serve it")
     exporting.add_argument("--version", type=Path, help="exported version directory, for --profile tensorrt")
+
+    importing = add("import-nvidia", import_nvidia)
+    importing.add_argument("source", metavar="DIR", type=Path, help="a download of NVIDIA's checkpoint")
+    importing.add_argument("--out", type=Path, required=True, help="version directory")
 
     commands_offline.add_commands(add)
     commands_serving.add_commands(add)

@@ -48,8 +48,11 @@ def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]
                 f"{directory / name} is missing: make it with `python -m classifier train --out {directory}`"
             )
     spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
+    kind = spec.get("encoder", {}).get("kind")
+    if kind not in KINDS:
+        raise CheckpointError(f"{directory}: encoder.kind is {kind!r}; {' and '.join(KINDS)} can be trained on")
     try:
-        shape, encoder = KINDS[spec["encoder"]["kind"]]
+        shape, encoder = KINDS[kind]
         options = {"dropout": dropout} if encoder is TransformerEncoder else {}
         model = encoder(shape(**spec["encoder"]["shape"]), **options)
         if served:

@@ -63,6 +63,12 @@ class Graph:
     def _half(self, name: str, tensor: torch.Tensor) -> str:
         return self.constant(name, np.ascontiguousarray(tensor.detach().numpy().astype(np.float16)))
 
+    def gelu(self, values: str) -> str:
+        """The exact one, of the same shape."""
+        error = self.node("Erf", self.node("Div", values, self.number(float(np.sqrt(2)))))
+        gate = self.node("Add", error, self.number(1.0))
+        return self.node("Mul", self.node("Mul", values, gate), self.number(0.5))
+
     def weighted_sum(self, weights: str, rows: str) -> str:
         """[n, tokens] and [n, tokens, k] -> [n, k]."""
         as_row = self.node("Unsqueeze", weights, self.integers(1))

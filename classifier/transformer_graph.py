@@ -55,7 +55,7 @@ def _embeddings(graph: Graph, tables: Embeddings) -> str:
 def _layer(graph: Graph, name: str, layer: Layer, hidden: str, bias: str) -> str:
     mixed = _attention(graph, name, layer.attention, hidden, bias)
     hidden = _norm(graph, f"{name}_middle_norm", layer.attention.output.LayerNorm, graph.node("Add", mixed, hidden))
-    inner = _gelu(graph, _linear(graph, f"{name}_inner", layer.intermediate.dense, hidden))
+    inner = graph.gelu(_linear(graph, f"{name}_inner", layer.intermediate.dense, hidden))
     inner = _linear(graph, f"{name}_outer", layer.output.dense, inner)
     return _norm(graph, f"{name}_norm", layer.output.LayerNorm, graph.node("Add", inner, hidden))
 
@@ -78,12 +78,6 @@ def _attention(graph: Graph, name: str, attention: Attention, hidden: str, bias:
     side_by_side = graph.node("Transpose", mixed, perm=[0, 2, 1, 3])
     joined = graph.node("Reshape", side_by_side, graph.integers(0, 0, width))
     return _linear(graph, f"{name}_mixed", attention.output.dense, joined)
-
-
-def _gelu(graph: Graph, values: str) -> str:
-    error = graph.node("Erf", graph.node("Div", values, graph.number(float(np.sqrt(2)))))
-    gate = graph.node("Add", error, graph.number(1.0))
-    return graph.node("Mul", graph.node("Mul", values, gate), graph.number(0.5))
 
 
 def _linear(graph: Graph, name: str, linear: nn.Linear, values: str) -> str:
