@@ -19,9 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 import tritonclient.grpc as grpc_client
 
+from loadtest.bench.machine import pinned_to
 from loadtest.local_triton import MODELS, LocalTriton, LocalTritonError
 from loadtest.stack import SettingError, classifier_config
 
@@ -191,17 +192,6 @@ def load_scorer(version_dir: Path) -> Any:  # noqa: ANN401 - its type comes with
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module.Scorer.load(version_dir)
-
-
-@contextmanager
-def pinned_to(cores: set[int]) -> Iterator[None]:
-    """Bind this thread, and what it starts meanwhile, to some cores."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def run(models: Path, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:

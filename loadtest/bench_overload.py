@@ -66,23 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", nargs="+", choices=[case.name for case in CASES], help="only these")
     parser.add_argument("--times", type=float, nargs="+", default=[0.5, 1, 2, 5], help="multiples of the capacity")
     options = parser.parse_args(arguments)
-    report = {}
-    for case in CASES:
-        if options.cases and case.name not in options.cases:
-            continue
-        if options.max_lag_ms is not None:
+    cases = [case for case in CASES if not options.cases or case.name in options.cases]
+    if options.max_lag_ms is not None:
+        for case in cases:
             case.server["max_lag_ms"] = options.max_lag_ms
+    print(json.dumps(measure(cases, options.times, options.seconds)))
+    return 0
+
+
+def measure(cases: Sequence[Case], multiples: Sequence[float], seconds: float) -> dict[str, Any]:
+    """Return for each case its capacity and a row for each multiple of it; print them on the way."""
+    report = {}
+    for case in cases:
         with _running(case) as port:
-            capacity = _capacity(port, case, options.seconds)
+            capacity = _capacity(port, case, seconds)
             print(f"{case.name}: {capacity:.0f} requests/s in a closed loop of {CLIENTS} clients")
             request = post(CHAT, json.dumps(case.body).encode())
             rows = [
-                _row(run_open_loop(port, request, rate=times * capacity, seconds=options.seconds), times, capacity)
-                for times in options.times
+                _row(run_open_loop(port, request, rate=times * capacity, seconds=seconds), times, capacity)
+                for times in multiples
             ]
         report[case.name] = {"capacity_per_s": round(capacity, 1), "offered": rows}
-    print(json.dumps(report))
-    return 0
+    return report
 
 
 @contextmanager

@@ -7,8 +7,9 @@ reused; a new one is opened when all are busy. Latency counts from the moment wh
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -50,21 +51,28 @@ class Result:
 
 
 async def open_loop(
-    port: int, request: bytes, *, rate: float, seconds: float, patience_s: float = 10.0, connections: int = 4000
+    port: int,
+    request: bytes | Callable[[int], bytes],
+    *,
+    rate: float,
+    seconds: float,
+    patience_s: float = 10.0,
+    connections: int = 4000,
 ) -> Result:
     """Send `request`, whole HTTP/1.1 bytes, `rate` times a second to 127.0.0.1; at most so many connections.
 
-    A request that finds no connection free is counted as `BROKEN`.
+    A function gives the n-th request. A request that finds no connection free is counted as `BROKEN`.
     """
     loop = asyncio.get_running_loop()
     idle: list[_Connection] = []
     samples: list[Sample] = []
     waiting: set[asyncio.Task[None]] = set()
     opened = 0
-    began = loop.time()
+    began = time.monotonic()
 
-    async def ask(due: float) -> None:
+    async def ask(number: int) -> None:
         nonlocal opened
+        due = number / rate
         status = BROKEN
         try:
             async with asyncio.timeout(patience_s):
@@ -75,7 +83,7 @@ async def open_loop(
                     _, connection = await loop.create_connection(_Connection, "127.0.0.1", port)
                 else:
                     return
-                status = await connection.ask(request)
+                status = await connection.ask(request(number) if callable(request) else request)
                 if connection.usable:
                     idle.append(connection)
                 else:
@@ -83,12 +91,12 @@ async def open_loop(
         except (OSError, TimeoutError, ConnectionError):
             opened -= 1
         finally:
-            samples.append(Sample(status, due, loop.time() - began - due))
+            samples.append(Sample(status, due, time.monotonic() - began - due))
 
     sent = 0
-    while (now := loop.time() - began) < seconds:
+    while (now := time.monotonic() - began) < seconds:
         while sent / rate <= now:
-            task = asyncio.create_task(ask(sent / rate))
+            task = asyncio.create_task(ask(sent))
             waiting.add(task)
             task.add_done_callback(waiting.discard)
             sent += 1

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from loadtest.bench import nginx, proxy, streams, wrk
+from loadtest.bench import classification, classifier, growth, memory, nginx, overload, proxy, streams, wrk
 from loadtest.bench.lab import Lab, Outcome
 from loadtest.bench.machine import Cores, busy_share_of_others, describe, pinned_to
 from loadtest.bench.wrk import WrkError
@@ -25,7 +25,15 @@ from loadtest.local_triton import LocalTritonError
 from loadtest.processes import ChildError, interrupt_on_sigterm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SECTIONS: Mapping[str, Callable[[Lab], Outcome]] = {"proxy": proxy.section, "streams": streams.section}
+SECTIONS: Mapping[str, Callable[[Lab], Outcome]] = {
+    "proxy": proxy.section,
+    "streams": streams.section,
+    "memory": memory.section,
+    "classification": classification.section,
+    "classifier": classifier.section,
+    "overload": overload.section,
+    "growth": growth.section,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

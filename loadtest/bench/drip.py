@@ -99,11 +99,10 @@ class Dripping(asyncio.Protocol):
         self._timer = self._loop.call_at(due, self._drip, due, left)
 
     def _drip(self, due: float, left: int) -> None:
-        self._transport.write(_chunked(b"%s%d%s" % (_BEFORE, time.monotonic_ns(), _AFTER)))
+        chunk = _chunked(b"%s%d%s" % (_BEFORE, time.monotonic_ns(), _AFTER))
+        self._transport.write(chunk if left > 1 else chunk + _END)
         if left > 1:
             self._next(due + self._pace.interval_s, left - 1)
-        else:
-            self._transport.write(_END)
 
 
 async def serve(port: int, pace: Pace) -> None:

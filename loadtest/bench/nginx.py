@@ -25,6 +25,7 @@ worker_processes 1; worker_rlimit_nofile 20000; daemon off; pid {run}/pid; error
 events {{ worker_connections 16384; }}
 http {{
   access_log off; keepalive_requests 1000000000; keepalive_timeout 600; client_max_body_size 64m;
+  client_body_buffer_size 8m;
   client_body_temp_path {run}/body; proxy_temp_path {run}/proxy; fastcgi_temp_path {run}/fastcgi;
   uwsgi_temp_path {run}/uwsgi; scgi_temp_path {run}/scgi;
   {servers}

@@ -71,7 +71,7 @@ def _direct(lab: Lab) -> Iterator[Target]:
 def _nginx(lab: Lab) -> Iterator[Target]:
     child, port = nginx.start_proxy(lab.run_dir / "nginx", lab.upstream_port)
     with contextlib.closing(_Stop(child)):
-        yield _ready(child, "nginx", port)
+        yield ready(child, "nginx", port)
 
 
 @contextlib.contextmanager
@@ -80,19 +80,19 @@ def _router(lab: Lab) -> Iterator[Target]:
     with pinned_to(lab.cores.load):
         triton = LocalTriton.start(lab.run_dir / "triton")
     with triton:
-        child, port = start_router(lab, triton.grpc_url)
+        child, port = start_router(lab, {"url": triton.grpc_url})
         with contextlib.closing(_Stop(child)):
-            yield _ready(child, "router", port)
+            yield ready(child, "router", port)
 
 
-def start_router(lab: Lab, triton: str, **server: object) -> tuple[Child, int]:
+def start_router(lab: Lab, triton: Mapping[str, object], **server: object) -> tuple[Child, int]:
     """Start our router with a threshold policy over two priced models. Returns its process and its port."""
     port = free_port()
     model = {"api_base": lab.upstream, "api_key": "simulated"}
     config = {
         "server": {"port": port, **server},
         "admin": {"port": free_port()},
-        "triton": {"url": triton, "deadline_ms": 250},
+        "triton": {"deadline_ms": 250, **triton},
         "models": {
             "cheap": {**model, "price": {"input": 0.15, "output": 0.60}},
             "expensive": {**model, "price": {"input": 2.50, "output": 10.00}},
@@ -149,7 +149,7 @@ def _switchyard(lab: Lab) -> Iterator[Target]:
     env = {"UPSTREAM_KEY": "simulated"}
     child = Child.start("switchyard", command, log_path=lab.run_dir / "switchyard.log", env=env)
     with contextlib.closing(_Stop(child)):
-        yield _ready(child, "switchyard", port)
+        yield ready(child, "switchyard", port)
 
 
 @contextlib.contextmanager
@@ -170,7 +170,7 @@ def _litellm(lab: Lab) -> Iterator[Target]:
     command = [str(home / "bin" / "litellm"), *options]
     child = Child.start("litellm", command, log_path=lab.run_dir / "litellm.log", cwd=lab.run_dir, env=env)
     with contextlib.closing(_Stop(child)):
-        yield _ready(child, "litellm", port, is_slow=True)
+        yield ready(child, "litellm", port, is_slow=True)
 
 
 @contextlib.contextmanager
@@ -186,7 +186,7 @@ def _portkey(lab: Lab) -> Iterator[Target]:
         "authorization": "Bearer simulated",
     }
     with contextlib.closing(_Stop(child)):
-        yield _ready(child, "portkey", port, headers=headers, is_slow=True)
+        yield ready(child, "portkey", port, headers=headers, is_slow=True)
 
 
 STARTERS: Mapping[str, Callable[[Lab], contextlib.AbstractContextManager[Target]]] = {
@@ -211,7 +211,7 @@ class _Stop:
         self.child.stop()
 
 
-def _ready(
+def ready(
     child: Child, name: str, port: int, *, headers: Mapping[str, str] | None = None, is_slow: bool = False
 ) -> Target:
     """Wait until a chat request is answered as it should be."""

@@ -1,4 +1,5 @@
--- wrk ... -- BODY_FILE EXPECTED [HEADER=VALUE ...]: POST one body, look at every answer, end with one line of JSON.
+-- wrk ... -- BODY_FILE EXPECTED NUMBER [HEADER=VALUE ...]: POST one body, look at every answer, end with one line of JSON.
+-- Where the body has the digits NUMBER, they count up from request to request; an empty NUMBER sends it as it is.
 
 local threads = {}
 
@@ -13,9 +14,19 @@ function init(args)
   file:close()
   expected = args[2]
   wrk.headers["content-type"] = "application/json"
-  for i = 3, #args do
+  for i = 4, #args do
     local name, value = string.match(args[i], "([^=]+)=(.*)")
     wrk.headers[name] = value
+  end
+  if args[3] ~= "" then count_up(args[3]) end
+end
+
+function count_up(digits)
+  local before, after = string.match(wrk.format(), "^(.*)" .. digits .. "(.*)$")
+  local form, sent = "%0" .. #digits .. "d", 0
+  function request()
+    sent = sent + 1
+    return before .. string.format(form, sent) .. after
   end
 end
 

@@ -60,13 +60,16 @@ def run(
     seconds: int,
     cores: frozenset[int],
     headers: Mapping[str, str] | None = None,
+    number: str = "",
 ) -> Load:
     """POST the body to `url` on so many connections for `seconds`, from one thread on `cores`.
+
+    The digits `number`, where the body has them, count up from request to request.
 
     Raises `WrkError` when it could not be started or said something unexpected.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "20s", "-s", str(SCRIPT), url, "--"]
-    command += [str(body_file), expected, *(f"{name}={value}" for name, value in (headers or {}).items())]
+    command += [str(body_file), expected, number, *(f"{name}={value}" for name, value in (headers or {}).items())]
     children = psutil.Process().cpu_times()
     with pinned_to(cores):
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + _GRACE_S)
