@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ from loadtest.simulated_llm import SimulatedLLM
 from tests.faults.configuration import config
 from tests.faults.conftest import StartRouter
 from tests.faults.sabotaged import sabotaged
-from tests.integration.conftest import closed_port
+from tests.integration.conftest import Stack, closed_port, stack_config
 from tests.integration.router_process import CANARY, REPOSITORY, chat_body, refuses_to_start, serve_command, wait_until
 
 
@@ -89,3 +90,32 @@ def test_the_clock_jumps(seconds: int, llm: SimulatedLLM, start_router: StartRou
     page = router.metrics()
     assert 0 < page.total("llm_router_request_duration_seconds_sum") < 60
     assert page.total("llm_router_event_loop_lag_seconds_sum") < 60
+
+
+@pytest.mark.fault(
+    "the clock jumps by a day, forth or back, beside a real Triton",
+    "prompts are scored as before; a classifier that hangs still falls back in time",
+)
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+def test_the_classifier_s_deadline_does_not_notice_a_clock_that_jumps(
+    seconds: int, stack: Stack, start_router: StartRouter
+) -> None:
+    settings = stack_config(stack.triton.grpc_url, stack.cheap, stack.expensive, stack.canned)
+    settings["triton"]["deadline_ms"] = 1000
+    router = start_router(settings, env=sabotaged(CLOCK_S=seconds))
+    day = parsedate_to_datetime(router.get("/health/live").header("date") or "").date()
+    psutil.Process(router.child.pid).send_signal(signal.SIGUSR2)
+    wait_until(lambda: parsedate_to_datetime(router.get("/health/live").header("date") or "").date() != day)
+
+    def decision(prompt: str) -> str | None:
+        return router.post(chat_body(prompt)).header("x-router-decision")
+
+    wait_until(lambda: decision("What is a fjord?") == "classifier")
+    assert [decision(f"What is lake number {number}?") for number in range(10)] == ["classifier"] * 10
+    triton = psutil.Process(stack.triton.pid)
+    triton.suspend()
+    try:
+        assert decision("What is a pond?") == "fallback;reason=deadline"
+    finally:
+        triton.resume()
+    wait_until(lambda: decision("What is a bay?") == "classifier")

@@ -1,23 +1,20 @@
 """Breaks what a test cannot break from outside: a fake clock, a blocked main thread, few open files.
 
 Python loads this at its start from PYTHONPATH, see `tests.faults.sabotaged`. SIGUSR1 blocks the main thread, and with
-it the event loop, for SABOTAGE_BLOCK_S seconds. SIGUSR2 moves the wall clock by SABOTAGE_CLOCK_S seconds; the monotonic
-clock goes on as always. SABOTAGE_FILES limits the open files for good.
+it the event loop, for SABOTAGE_BLOCK_S seconds. SIGUSR2 moves the wall clock by SABOTAGE_CLOCK_S seconds, by clock.c;
+the monotonic clock goes on as always. SABOTAGE_FILES limits the open files for good.
 """
 
+import ctypes
 import os
 import resource
 import signal
 import time
 
-real_time = time.time
-moved_by_s = 0.0
-
 
 def move_the_clock(*_: object) -> None:
     """Move it, each time once more."""
-    global moved_by_s
-    moved_by_s += float(os.environ["SABOTAGE_CLOCK_S"])
+    ctypes.CDLL(None).move_the_clock(ctypes.c_long(int(os.environ["SABOTAGE_CLOCK_S"])))
 
 
 def block_the_event_loop(*_: object) -> None:
@@ -25,7 +22,6 @@ def block_the_event_loop(*_: object) -> None:
     time.sleep(float(os.environ["SABOTAGE_BLOCK_S"]))
 
 
-time.time = lambda: real_time() + moved_by_s
 if "SABOTAGE_BLOCK_S" in os.environ:
     signal.signal(signal.SIGUSR1, block_the_event_loop)
 if "SABOTAGE_CLOCK_S" in os.environ:
