@@ -17,8 +17,6 @@ from router.upstream.attempts import Attempts
 from router.upstream.client import UpstreamClient
 from router.upstream.replicas import Endpoint, Replicas
 
-_UPSTREAM_PATH = "/chat/completions"
-
 
 @dataclass(frozen=True, slots=True)
 class Chat:
@@ -81,7 +79,7 @@ class Forwarder:
         with endpoint, self._tracing.span("upstream", model=model.name):
             headers = self._tracing.onward(chat.headers)
             exchange.asking()
-            response = await self._upstream.post(model, endpoint.replica, _UPSTREAM_PATH, body, headers)
+            response = await self._upstream.post(model, endpoint.target, body, headers)
             try:
                 self._tracing.describe(status=response.status)
                 await relay(exchange, response, send, begun=endpoint.began)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from router.errors import UpstreamConnect, UpstreamProtocol, UpstreamTimeout, UpstreamTTFTTimeout
-from router.settings import ModelSettings, Replica
+from router.settings import ModelSettings, Replica, Secret
 from router.upstream.http1 import BrokenResponse, ConnectFailed, Connection, Origin, Pool
 from router.upstream.retry import pause_s
 
@@ -57,6 +57,39 @@ _WITHHELD_RESPONSE_HEADERS = frozenset(
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where one path of a server's API is, and what of a request to it never changes."""
+
+    origin: Origin
+    api_key: Secret | None
+    start: bytes = field(repr=False)  # the request line and our own headers, up to content-length's value
+
+    @classmethod
+    def of(cls, replica: Replica, path: str) -> Target:
+        """Return the target for `replica.api_base + path`."""
+        url = urlsplit(replica.api_base + path)
+        lines = [
+            f"POST {url.path} HTTP/1.1",
+            f"host: {url.netloc}",
+            "content-type: application/json",
+            "accept-encoding: identity",  # we read usage from the body, and pass the body on as it is
+        ]
+        if replica.api_key is not None:
+            lines.append(f"authorization: Bearer {replica.api_key.reveal()}")
+        return cls(
+            Origin.of(replica.api_base), replica.api_key, "\r\n".join([*lines, "content-length: "]).encode("ascii")
+        )
+
+    def request(self, body: bytes, headers: Headers) -> bytes:
+        """Return the whole request; of `headers` only those go along that a model may see."""
+        parts = [self.start, b"%d\r\n" % len(body)]
+        for name, value in headers:
+            if name in FORWARDED_REQUEST_HEADERS:
+                parts += (name, b": ", value, b"\r\n")
+        return b"".join([*parts, b"\r\n", body])
+
+
 class UpstreamResponse:
     """A model's answer whose body is still to come; every read is under the model's timeouts. `release` it."""
 
@@ -64,7 +97,7 @@ class UpstreamResponse:
         "_begun",
         "_connection",
         "_first_byte_by",
-        "_replica",
+        "_target",
         "headers",
         "is_event_stream",
         "model",
@@ -72,9 +105,9 @@ class UpstreamResponse:
         "status",
     )
 
-    def __init__(self, model: ModelSettings, replica: Replica, connection: Connection, first_byte_by: float) -> None:
+    def __init__(self, model: ModelSettings, target: Target, connection: Connection, first_byte_by: float) -> None:
         self.model = model
-        self._replica = replica
+        self._target = target
         self.status = connection.status
         self.headers, self.is_event_stream = _safe_headers(connection.headers)
         # What a refusal's Retry-After asks for.
@@ -95,7 +128,7 @@ class UpstreamResponse:
 
     async def error(self) -> bytes:
         """Return the whole body of a refusal without our key, which some servers repeat in it."""
-        body, key = await self.body(), self._replica.api_key
+        body, key = await self.body(), self._target.api_key
         return body if key is None else body.replace(key.reveal().encode(), b"[REDACTED]")
 
     async def part(self) -> bytes:
@@ -125,7 +158,6 @@ class UpstreamClient:
 
     def __init__(self) -> None:
         self._pool = Pool()
-        self._targets: dict[tuple[Replica, str], _Target] = {}
 
     async def __aenter__(self) -> UpstreamClient:
         return self
@@ -133,16 +165,11 @@ class UpstreamClient:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
-    async def post(
-        self, model: ModelSettings, replica: Replica, path: str, body: bytes, headers: Headers
-    ) -> UpstreamResponse:
-        """Send `body` to `replica.api_base + path`; return the response once its headers are here.
+    async def post(self, model: ModelSettings, target: Target, body: bytes, headers: Headers) -> UpstreamResponse:
+        """Send `body` to one of the model's servers; return the response once its headers are here.
 
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
-        target = self._targets.get((replica, path))
-        if target is None:
-            target = self._targets[replica, path] = _Target.of(replica, path)
         first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
         connection = await self._connect(model, target.origin)
         try:
@@ -150,7 +177,7 @@ class UpstreamClient:
             await connection.head(first_byte_by)
             if 300 <= connection.status < 400:  # a client would follow it, with the prompt, to where nobody allowed
                 raise UpstreamProtocol(f"Model '{model.name}' answered with a redirect, which is not followed.")
-            return UpstreamResponse(model, replica, connection, first_byte_by)
+            return UpstreamResponse(model, target, connection, first_byte_by)
         except BaseException as error:  # cancelled while waiting, too: nobody will release it later
             connection.release()
             if isinstance(error, TimeoutError):
@@ -167,35 +194,6 @@ class UpstreamClient:
             raise UpstreamConnect(f"Model '{model.name}': no connection within {limits.connect_s:g} s.") from None
         except ConnectFailed:
             raise UpstreamConnect(f"Model '{model.name}' cannot be reached.") from None
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where one path of a model's API is, and what of a request to it never changes."""
-
-    origin: Origin
-    start: bytes  # the request line and our own headers, up to content-length's value
-
-    @classmethod
-    def of(cls, replica: Replica, path: str) -> _Target:
-        url = urlsplit(replica.api_base + path)
-        lines = [
-            f"POST {url.path} HTTP/1.1",
-            f"host: {url.netloc}",
-            "content-type: application/json",
-            "accept-encoding: identity",  # we read usage from the body, and pass the body on as it is
-        ]
-        if replica.api_key is not None:
-            lines.append(f"authorization: Bearer {replica.api_key.reveal()}")
-        return cls(Origin.of(replica.api_base), "\r\n".join([*lines, "content-length: "]).encode("ascii"))
-
-    def request(self, body: bytes, headers: Headers) -> bytes:
-        """Return the whole request; of `headers` only those go along that a model may see."""
-        parts = [self.start, b"%d\r\n" % len(body)]
-        for name, value in headers:
-            if name in FORWARDED_REQUEST_HEADERS:
-                parts += (name, b": ", value, b"\r\n")
-        return b"".join([*parts, b"\r\n", body])
 
 
 def _safe_headers(headers: Headers) -> tuple[list[tuple[bytes, bytes]], bool]:

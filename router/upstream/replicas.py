@@ -14,9 +14,12 @@ from router.breaker import Breaker, State
 from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamUnavailable
 from router.metrics import Metrics
 from router.settings import ModelSettings, UpstreamSettings
+from router.upstream.client import Target
 from router.upstream.retry import RetryBudget
 
 Clock = Callable[[], float]
+
+_CHAT_PATH = "/chat/completions"
 
 
 class Endpoint:
@@ -26,7 +29,7 @@ class Endpoint:
         self, model: ModelSettings, number: int, limits: UpstreamSettings, metrics: Metrics, now: Clock
     ) -> None:
         self.model = model
-        self.replica = model.replicas[number - 1]
+        self.target = Target.of(model.replicas[number - 1], _CHAT_PATH)
         self.in_flight = 0
         self._limits = limits
         self._now = now

@@ -53,7 +53,7 @@ class Cluster:
 
 
 def base(endpoint: Endpoint | None) -> str:
-    return endpoint.replica.api_base.removeprefix("http://") if endpoint else "nobody"
+    return endpoint.target.origin.host if endpoint else "nobody"
 
 
 def fail(cluster: Cluster, error: UpstreamError, times: int, *models: str) -> None:
