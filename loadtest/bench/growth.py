@@ -19,6 +19,7 @@ from loadtest.bench.text import markdown
 CONNECTIONS = (1, 4, 16, 64, 256, 1000, 4000)
 QUICK_CONNECTIONS = (1, 64, 1000)
 SIZE_CONNECTIONS = 8
+SETTLE_S = 3
 BODY_LIMIT = 4194304  # server.max_body_bytes by default
 WORDS = "The quick brown fox jumps over the lazy dog and writes it down. "
 
@@ -105,7 +106,8 @@ def _text(length: int) -> str:
 def _crowd(target: Target, lab: Lab, connections: int) -> Crowd:
     body = lab.run_dir / "crowd.json"
     body.write_text(json.dumps(QUESTION))
-    load, used = _load(target, lab, body, connections, lab.seconds)
+    seconds = lab.seconds + (SETTLE_S if connections >= 1000 else 0)  # to open them all takes its time
+    load, used = _load(target, lab, body, connections, seconds)
     return Crowd(
         name=target.name,
         connections=connections,

@@ -32,6 +32,7 @@ class Peer:
 
 SWITCHYARD = Peer("switchyard", "nemo-switchyard", "0.3.0")
 LITELLM = Peer("litellm", "litellm[proxy]", "1.108.7")
+# Streams: 1.15.2 answers them with a 500 on Node 20 (it appends to headers that undici holds immutable).
 PORTKEY = Peer("portkey", "@portkey-ai/gateway", "1.15.2", npm=True)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import chain, groupby
 
 WIDTH, HEIGHT = 680, 380
 LEFT, RIGHT, TOP, BOTTOM = 74, 150, 34, 48
@@ -18,16 +19,22 @@ STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A name and its points; a point that is not over 0 has no place on a logarithmic axis and is left out."""
+    """A name and its points; a point that is not over 0 has no place on a logarithmic axis and breaks the line."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
 
     @property
+    def stretches(self) -> list[list[tuple[float, float]]]:
+        """The points that can be drawn, in runs that nothing breaks."""
+        points = zip(self.x, self.y, strict=True)
+        return [list(run) for drawable, run in groupby(points, lambda point: min(point) > 0) if drawable]
+
+    @property
     def points(self) -> list[tuple[float, float]]:
         """The points that can be drawn."""
-        return [(x, y) for x, y in zip(self.x, self.y, strict=True) if x > 0 and y > 0]
+        return list(chain.from_iterable(self.stretches))
 
 
 def log_log(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> str:
@@ -46,15 +53,15 @@ def log_log(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> st
     for power in range(low_x, high_x + 1):
         at = f"{across(10.0**power):.1f}"
         parts.append(f'<line class="grid" x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{10.0**power:,g}</text>')
+        parts.append(f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{10.0**power:,.10g}</text>')
     for power in range(low_y, high_y + 1):
         level = up(10.0**power)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{10.0**power:,g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{level + 4:.1f}" text-anchor="end">{10.0**power:,.10g}</text>')
     for number, line in enumerate(lines):
         colour = COLOURS[number % len(COLOURS)]
-        path = " L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in line.points)
-        if path:
+        for stretch in line.stretches:
+            path = " L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in stretch)
             parts.append(f'<path class="line" stroke="{colour}" d="M{path}"/>')
         parts += [f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3" fill="{colour}"/>' for x, y in line.points]
         legend_y = TOP + 12 + 20 * number

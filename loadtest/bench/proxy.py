@@ -16,7 +16,7 @@ from loadtest.bench.text import markdown
 from loadtest.bench.wrk import Load
 
 CONNECTIONS = 64
-SLOW_FACTOR = 3  # a slow gateway is measured for longer, or it would answer too few
+SLOW_FACTOR = 4  # a slow gateway is measured for longer, or it would answer too few
 GENERATOR_LIMIT = 0.95
 
 

@@ -37,8 +37,10 @@ def test_a_point_is_where_its_logarithm_says() -> None:
     assert up[0] - up[1] == up[1] - up[2] > 0
 
 
-def test_zero_has_no_place_on_a_logarithmic_axis() -> None:
-    assert Line("refused all", [1, 10], [5, 0]).points == [(1, 5)]
+def test_zero_has_no_place_on_a_logarithmic_axis_and_breaks_the_line() -> None:
+    line = Line("refused all for a while", [1, 10, 100, 1000], [5, 6, 0, 7])
+    assert line.points == [(1, 5), (10, 6), (1000, 7)]
+    assert line.stretches == [[(1, 5), (10, 6)], [(1000, 7)]]
     assert "<path" not in log_log("t", "x", "y", [Line("none", [1], [0])])
 
 
