@@ -1,15 +1,15 @@
 """The router side by side with its peers, and its cost as work grows.
 
-    python -m loadtest.bench [--quick] [--only proxy,streams] [--rounds 5] [--seconds 2] [--report docs/reports/bench]
+    python -m loadtest.bench [--quick] [--only proxy,streams] [--rounds 5] [--seconds 2] [--report FILE]
 
 Everything runs on this machine: the measured server on one core, load and upstream on the others, targets in turns.
-Peers are installed once into .run/bench. The report is REPORT.json, REPORT.md and a few plots.
+Peers are installed once into .run/bench. The report is REPORT.json, REPORT.md and a few plots; sections that are not
+run again stay in it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import tempfile
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from loadtest.bench import classification, classifier, growth, memory, nginx, overload, proxy, streams, wrk
+from loadtest.bench import classification, classifier, growth, memory, nginx, overload, proxy, report, streams, wrk
 from loadtest.bench.lab import Lab, Outcome
 from loadtest.bench.machine import Cores, busy_share_of_others, describe, pinned_to
 from loadtest.bench.wrk import WrkError
@@ -46,19 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # thousands of connections, here and in every child
     try:
-        document, text, plots = _run(options)
+        sections, plots = _run(options)
     except (ChildError, LocalTritonError, WrkError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    report: Path = options.report
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.with_suffix(".json").write_text(json.dumps(document, indent=2) + "\n")
-    report.with_suffix(".md").write_text(text)
-    for name, picture in plots.items():
-        report.with_name(f"{report.name}-{name}.svg").write_text(picture)
-    print(f"\n{text}\nWritten: {report.with_suffix('.md')}, .json, {len(plots)} plots")
+    print(f"\n{report.markdown_of(sections, options.report.name)}")
+    report.write(options.report, sections, plots, tuple(SECTIONS))
+    print(f"Written: {options.report}.md, .json and plots")
     return 0
 
 
@@ -82,12 +78,12 @@ def _sections(text: str) -> tuple[str, ...]:
     return names
 
 
-def _run(options: argparse.Namespace) -> tuple[dict[str, object], str, dict[str, str]]:
-    """Run the sections; return the document, the report for people and the plots."""
+def _run(options: argparse.Namespace) -> tuple[report.Document, dict[str, str]]:
+    """Run the sections; return them as the document has them, and the plots."""
     rounds = options.rounds or (3 if options.quick else 5)
     seconds = options.seconds or (1 if options.quick else 2)
-    machine = {**describe(), "busy_before": round(busy_share_of_others(), 3)}
-    outcomes: dict[str, Outcome] = {}
+    sections: report.Document = {}
+    plots: dict[str, str] = {}
     with ExitStack() as stack:
         cores = Cores.of_this_machine()
         run_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
@@ -96,32 +92,19 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, object], str, dict[str,
         stack.callback(upstream.stop)
         environments = REPOSITORY / ".run" / "bench" / "peers"
         lab = Lab(run_dir, environments, cores, port, rounds, seconds, options.quick, _say)
+        machine = describe(len(cores.target | cores.load))
         for name in options.only:
             _say(f"== {name}")
-            outcomes[name] = SECTIONS[name](lab)
-    document = {
-        "machine": machine,
-        "rounds": rounds,
-        "seconds_per_turn": seconds,
-        **{name: outcome.figures for name, outcome in outcomes.items()},
-    }
-    plots = {name: picture for outcome in outcomes.values() for name, picture in outcome.plots.items()}
-    return document, _text(machine, rounds, seconds, outcomes, options.report.name), plots
-
-
-def _text(
-    machine: Mapping[str, object], rounds: int, seconds: int, outcomes: Mapping[str, Outcome], report: str
-) -> str:
-    lines = [
-        "# Bench",
-        "",
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']} GB, Python {machine['python']};"
-        f" {machine['busy_before']:.0%} busy with other work before the run. {rounds} rounds of {seconds} s.",
-    ]
-    for outcome in outcomes.values():
-        lines += ["", f"## {outcome.title}", "", outcome.text, *(f"\n{note}" for note in outcome.notes)]
-        lines += [f"\n![{name}]({report}-{name}.svg)" for name in outcome.plots]
-    return "\n".join([*lines, ""])
+            conditions = {
+                "machine": machine,
+                "busy_before": round(busy_share_of_others(), 3),
+                "rounds": rounds,
+                "seconds": seconds,
+            }
+            outcome = SECTIONS[name](lab)
+            sections[name] = report.section_of(outcome, conditions)
+            plots |= outcome.plots
+    return sections, plots
 
 
 def _say(line: str) -> None:

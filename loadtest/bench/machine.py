@@ -81,13 +81,13 @@ def busy_share_of_others(seconds: float = 1.0) -> float:
     return psutil.cpu_percent(interval=seconds) / 100
 
 
-def describe() -> dict[str, str | int]:
+def describe(cores: int) -> dict[str, str | int]:
     """Return what a reader needs to know of this machine; nothing that identifies it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     return {
         "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores,
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
         "python": platform.python_version(),
     }
