@@ -64,7 +64,8 @@ def counted(router: RouterProcess, outcome: str, requests: int = 1) -> Iterator[
     while (now := _ended(router, outcome)) != expected and time.monotonic() < deadline:
         time.sleep(0.02)  # an outcome is counted just after its answer
     gained = [after - count for after, count in zip(now, before, strict=True)]
-    assert now == expected, f"{gained[0]:g} of {gained[1]:g} requests ended as {outcome!r}, expected {requests}"
+    all_now = router.metrics().by_label("llm_router_requests_total", "outcome")
+    assert now == expected, f"{gained[0]:g} of {gained[1]:g} ended as {outcome!r}, expected {requests}; now {all_now}"
 
 
 def _ended(router: RouterProcess, outcome: str) -> tuple[float, float]:
