@@ -156,6 +156,7 @@ def test_the_configuration_is_the_file_and_can_work(
     assert (settings.server.port, settings.admin.port) == (ports["http"], ports["admin"])
     assert (settings.server.host, settings.admin.host) == ("0.0.0.0", "0.0.0.0")
     service = find(documents, "Service", "llm-triton")
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
     grpc = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
     assert settings.triton.url == f"{service['metadata']['name']}:{grpc}"
     assert settings.triton.deadline_ms == (250 if options is VALUES["cpu"] else 50)

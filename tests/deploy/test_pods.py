@@ -31,7 +31,8 @@ OPTIONS = (
     "--set-string=router.env[0].name=CLASSIFIER_DEADLINE_MS,router.env[0].value=2000",
 )
 TRITON, SECOND_TRITON = "127.0.0.2", "127.0.0.3"  # the pods that share a port have addresses of their own
-IN_ORDER = ("llm-triton", "cheap-sim", "expensive-sim", "llm-router", "llm-locust", "llm-locust-worker")
+# Kubernetes starts all at once, and Triton takes longest.
+IN_ORDER = ("cheap-sim", "expensive-sim", "llm-router", "llm-triton", "llm-locust", "llm-locust-worker")
 
 pytestmark = [
     pytest.mark.skipif(helm.why_not() is not None, reason=str(helm.why_not())),
@@ -166,6 +167,19 @@ def test_every_probe_of_every_pod_succeeds(pods: Pods) -> None:
     probes = [(name, test) for name in IN_ORDER for test in pods.descriptions[name]["probes"].values()]
     assert len(probes) >= 9
     assert [test for name, (_, *test) in probes if pods.running[name].execute(*test).returncode != 0] == []
+
+
+def test_a_router_that_was_there_first_finds_triton(pods: Pods) -> None:
+    program = """
+import json, time, urllib.request
+deadline = time.monotonic() + 15
+status = None
+while status != "ready" and time.monotonic() < deadline:
+    status = json.load(urllib.request.urlopen("http://llm-router:8084/health/ready", timeout=5))["status"]
+    time.sleep(0.1)
+print(status)
+"""
+    assert pods.python(program).strip() == "ready"
 
 
 def test_prompts_are_scored_and_answered(pods: Pods) -> None:
