@@ -13,6 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
 import grpc
@@ -80,8 +81,18 @@ class TritonConnection:
         await self._channel.close()
 
     async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages have no types
-        """Send one ModelInferRequest; raises ClassifierError with the reason."""
-        return await self._rpc(self._stub.ModelInfer, request, self._deadline_s)
+        """Send one ModelInferRequest; raises ClassifierError with the reason.
+
+        A replica of Triton that ends knows no model any more, until it is gone; then another one's turn is next. gRPC's
+        own retries would do, but some calls then came back at their deadline only.
+        """
+        until = monotonic() + self._deadline_s
+        try:
+            return await self._rpc(self._stub.ModelInfer, request, self._deadline_s)
+        except ClassifierError as error:
+            if error.reason != "not_found":
+                raise
+        return await self._rpc(self._stub.ModelInfer, request, until - monotonic())
 
     async def model_config(self, model: str, version: str = "") -> Any:  # noqa: ANN401
         """Return the served model's ModelConfig, of any version or of one; raises ClassifierError with the reason."""

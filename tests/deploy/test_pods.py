@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,6 +212,14 @@ def test_a_new_replica_of_triton_is_found_and_no_prompt_goes_unscored(pods: Pods
     decide(pods, *(f"Which town has postcode {number}?" for number in range(100, 140)))
     assert scored_by(pods, SECOND_TRITON) > idle
     assert scored_by(pods, TRITON) > before  # they share the work
+
+
+def test_a_replica_of_triton_that_ends_takes_few_prompts_with_it(pods: Pods) -> None:
+    second = pods.running.pop("llm-triton-2").child
+    os.kill(second.pid, signal.SIGTERM)
+    reasons = Counter(reason for _, reason in decide(pods, *(f"How far is it to town {n}?" for n in range(400))))
+    second.stop()
+    assert reasons["threshold"] >= 396, reasons  # what Triton had in hand when it was told may be lost
 
 
 def test_the_router_drains_and_ends_well(pods: Pods) -> None:
