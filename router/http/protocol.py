@@ -20,6 +20,7 @@ from router.http.asgi import ON_DISCONNECT, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
 MAX_HEAD_BYTES = 65_536
+_FIRST_REST_S, _LONGEST_REST_S = 0.02, 2.0
 
 _STATUS_LINES = {
     400: b"HTTP/1.1 400 Bad Request",
@@ -35,6 +36,7 @@ class HTTPProtocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _skipping = False  # the rest of a request that was refused
+    _refusals = 0  # without an answer between them
 
     def __init__(self, *, admission: Admission, **uvicorns: Any) -> None:  # noqa: ANN401 - what uvicorn gives is its own
         super().__init__(**uvicorns)
@@ -77,9 +79,9 @@ class HTTPProtocol(HttpToolsProtocol):
         """Hand over, unless the router has enough to do: a refusal must cost far less than an answer."""
         self._leave_head()
         if self._may_be_refused() and self._admission.refuses():
-            self._skipping = True
-            self.transport.write(_overloaded(request_id({"headers": self.headers})))
+            self._turn_away()
         else:
+            self._refusals = 0
             super().on_headers_complete()
             if self.scope["method"] == "POST":
                 self.cycle.send = Answer(self.cycle).send  # type: ignore[assignment,method-assign] # uvicorn's own
@@ -97,6 +99,23 @@ class HTTPProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(stays_s, self.transport.close)
         else:
             super().on_message_complete()
+
+    def _turn_away(self) -> None:
+        """Refuse at once. Who comes back at once, again and again, is read the later each time.
+
+        A refusal has its price too: without this, clients that heed no Retry-After would leave no time for answers.
+        """
+        self._skipping = True
+        self._refusals += 1
+        self.transport.write(_overloaded(request_id({"headers": self.headers})))
+        if self._refusals > 1:
+            self.flow.pause_reading()
+            rest_s = min(_LONGEST_REST_S, _FIRST_REST_S * 2.0 ** min(self._refusals - 2, 16))
+            self.loop.call_later(rest_s, self._read_again)
+
+    def _read_again(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _may_be_refused(self) -> bool:
         """Whether this is work, which can be too much: not a look at the router, nor its operator's wish."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import openai
@@ -174,3 +175,29 @@ def test_requests_beyond_the_open_files(slow: SimulatedLLM, start_router: StartR
         statuses = list(clients.map(lambda _: router.post(chat_body()).status, range(300)))
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 20
+
+
+@pytest.mark.fault(
+    "a client that sends again at once, again and again, whatever it is told",
+    "it is read the later each time, so that refusals leave time for answers; answered once there is room",
+)
+def test_refusals_leave_time_for_answers(slow: SimulatedLLM, start_router: StartRouter) -> None:
+    router = start_router(settings(slow, max_in_flight=1))
+    connection = HTTPConnection("127.0.0.1", router.port, timeout=10)
+    body, headers = json.dumps(chat_body("Hello?")), {"content-type": "application/json"}
+
+    def status() -> int:
+        connection.request("POST", CHAT, body, headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    with occupied(router, slow):
+        refused, ends = 0, time.monotonic() + 2
+        while time.monotonic() < ends:
+            assert status() == 503
+            refused += 1
+        assert refused < 20, "a thousand without a rest"
+    assert status() == 200
+    assert router.post(chat_body()).status == 200
+    connection.close()
