@@ -101,7 +101,7 @@ class TritonConnection:
         return response.config
 
     async def _rpc(self, method: Any, request: Any, timeout_s: float) -> Any:  # noqa: ANN401
-        try:
+        try:  # gRPC's own deadline ends a call: whoever cancels the task that awaits one loses 900 bytes for ever
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise ClassifierError(_reason(error), f"Triton at {self.url}: {_reason(error)}.") from None
