@@ -103,7 +103,7 @@ def test_a_transformer_is_fine_tuned_from_a_checkpoint(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("mode", ["calibrate", "heads"])
-@pytest.mark.parametrize("encoder", ["minilm"])
+@pytest.mark.parametrize("encoder", ["static", "minilm"])
 def test_a_shipped_version_learns_from_a_users_prompts(tmp_path: Path, encoder: str, mode: Mode) -> None:
     spec = train(
         labelled_rows(130), Plan(encoder, mode, tmp_path, own_set=False, command="this command"), lambda _: None
