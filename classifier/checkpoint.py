@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from google.protobuf.message import DecodeError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from classifier.errors import CheckpointError
 from classifier.graphs import read_graph
 from classifier.static_encoder import Shape, StaticEncoder
 from classifier.transformer_encoder import TransformerEncoder, TransformerShape
+from classifier.vocabulary import load_tokenizer
 
 Encoder = StaticEncoder | TransformerEncoder
 
@@ -47,7 +50,10 @@ def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]
             raise CheckpointError(
                 f"{directory / name} is missing: make it with `python -m classifier train --out {directory}`"
             )
-    spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
+    try:
+        spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{directory / SPEC} is not JSON ({error}): train it again") from None
     kind = spec.get("encoder", {}).get("kind")
     if kind not in KINDS:
         raise CheckpointError(f"{directory}: encoder.kind is {kind!r}; {' and '.join(KINDS)} can be trained on")
@@ -59,9 +65,16 @@ def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]
             read_graph(directory / GRAPH, model, with_dimensions=spec.get("dimensions") is not None)
         else:
             model.load_state_dict(load_file(directory / WEIGHTS))
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, SafetensorError, DecodeError) as error:
         raise CheckpointError(
-            f"{directory}: {SPEC} and {GRAPH if served else WEIGHTS} do not fit together ({error}): train it again"
+            f"{directory}: {SPEC} and {GRAPH if served else WEIGHTS} do not fit together, or are not whole ({error}): "
+            "train it again"
         ) from error
+    entries = load_tokenizer(directory / TOKENIZER).get_vocab_size()
+    if entries > model.shape.vocabulary:
+        raise CheckpointError(
+            f"{directory}: {TOKENIZER} has {entries:,} entries, the model {model.shape.vocabulary:,} words: it is "
+            "another encoder's tokenizer"
+        )
     with torch.no_grad():
         return model.eval(), spec

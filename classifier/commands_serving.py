@@ -26,6 +26,7 @@ def add_commands(add: Add) -> None:
     _add_place(promoting)
     promoting.add_argument("--data", type=Path, nargs="+", required=True, help="held-out outcomes: files")
     promoting.add_argument("--triton", default="127.0.0.1:8001", help="Triton's gRPC listener")
+    promoting.add_argument("--admin-key-file", type=Path, help="the key of Triton's model control, where it wants one")
     promoting.add_argument(
         "--steps", type=_percent, nargs="+", default=[5.0, 25.0, 50.0, 100.0], help="percents of conversations"
     )
@@ -63,7 +64,8 @@ def promote_command(arguments: argparse.Namespace) -> None:
         raise PromotionError(f"not promoted, version {serving} serves: {'; '.join(verdict.objections)}")
     if verdict.objections:
         progress(f"forced in spite of: {'; '.join(verdict.objections)}")
-    routers, triton = Routers(arguments.router, repository), Triton(arguments.triton, arguments.model.resolve().name)
+    routers = Routers(arguments.router, repository)
+    triton = Triton(arguments.triton, arguments.model.resolve().name, _admin_key(arguments.admin_key_file))
     limits = Limits(arguments.max_errors, arguments.max_latency, arguments.max_drift, arguments.min_decisions)
     plan = Plan(arguments.steps, arguments.step_seconds, arguments.step_timeout, limits)
     candidate = repository.add(arguments.candidate)
@@ -99,6 +101,17 @@ def _judge(arguments: argparse.Namespace, repository: Repository, serving: str, 
     )
     missing = tuple(f"it lacks the head {head}, which version {serving} has" for head in lost_heads(*specs))
     return Verdict((*verdict.objections, *missing), verdict.differences)
+
+
+def _admin_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise PromotionError(
+            f"--admin-key-file {path} cannot be read ({error}): give the key of Triton's model control"
+        ) from None
 
 
 def _remember(repository: Repository, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from classifier import labelled, vocabulary
+from classifier.errors import DataError
 from classifier.examples import Examples, Labels
 from classifier.groups import near_duplicate_groups
 from classifier.labels import DIMENSIONS, OUTCOMES, TASK_TYPES
@@ -76,6 +77,20 @@ def build_corpus(
         strong=strong,
         sha256=labelled.digest(rows),
     )
+
+
+def check_labels(corpus: Corpus, task_types: Sequence[str]) -> None:
+    """Raise DataError when the labels of a head are all the same: it would learn to say nothing else."""
+    pairs = np.unique(np.stack([corpus.weak, corpus.strong])[:, corpus.routing], axis=1).T
+    if len(pairs) == 1:
+        weak, strong = pairs[0].tolist()
+        raise DataError(
+            f"every outcome is the same, weak_score {weak:g} and strong_score {strong:g}: nothing tells prompts apart; "
+            "add prompts that ended otherwise"
+        )
+    tasks = np.flatnonzero(corpus.examples.task.targets.any(axis=0))
+    if len(tasks) == 1:
+        raise DataError(f"every task_type is {task_types[tasks[0]]}: add other tasks, or leave the labels out")
 
 
 def split_by_group(groups: NDArray[np.int64], seed: int) -> Split:

@@ -38,11 +38,12 @@ class Plan:
 
 
 class Triton:
-    """A running Triton in explicit mode, over gRPC."""
+    """A running Triton in explicit mode, over gRPC; `admin_key` where its model control wants one."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, admin_key: str | None = None) -> None:
         self._url = url
         self._model = model
+        self._headers = {"triton-grpc-protocol-admin-key": admin_key} if admin_key else None
 
     def load(self, *versions: str) -> None:
         """Load the model as its config says now, and see that these versions are ready; raises PromotionError."""
@@ -51,7 +52,7 @@ class Triton:
 
         with InferenceServerClient(self._url) as client:
             try:
-                client.load_model(self._model, client_timeout=TRITON_TIMEOUT_S)
+                client.load_model(self._model, headers=self._headers, client_timeout=TRITON_TIMEOUT_S)
                 ready = [client.is_model_ready(self._model, version, client_timeout=10.0) for version in versions]
             except InferenceServerException as error:
                 told = " ".join(str(error.message()).split())

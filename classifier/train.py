@@ -14,7 +14,7 @@ from classifier import checkpoint, vocabulary
 from classifier.blend import blend
 from classifier.calibrate import Calibration, calibrate
 from classifier.checkpoint import Encoder
-from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, split_by_group
+from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, check_labels, split_by_group
 from classifier.distill import distilled
 from classifier.errors import DataError
 from classifier.features import mean_vectors
@@ -76,6 +76,7 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
     max_tokens = _max_tokens(start, plan)
     progress(f"{len(rows):,} prompts and {len(own):,} of the own set; tokenizing and grouping near-duplicates")
     corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data, plan.task_types)
+    check_labels(corpus, plan.task_types)
     trainer = Trainer(corpus, start, plan, progress)
 
     split = split_by_group(corpus.groups, plan.data.seed)

@@ -19,8 +19,11 @@ FIRST, LAST = "[CLS]", "[SEP]"
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer without padding and truncation, which are the caller's business."""
-    tokenizer = Tokenizer.from_file(str(path))
+    """The tokenizer without padding and truncation, which are the caller's business; raises CheckpointError."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer ({error}): export or download it again") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

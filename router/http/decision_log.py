@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import queue
 import threading
 from pathlib import Path
 from random import random
 from time import monotonic, perf_counter, time
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -91,15 +92,20 @@ class DecisionLog:
 
 def append(path: Path, settings: DecisionLogSettings, data: bytes) -> None:
     """Append whole lines; a file that has reached its size first becomes .1, that one .2, and so on to `keep`."""
-    with path.with_name(f"{path.name}.lock").open("ab") as lock:
+    with _opened(path.with_name(f"{path.name}.lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists() and path.stat().st_size >= settings.max_bytes:
             names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, settings.keep + 1))]
             for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
                 if newer.exists():
                     newer.replace(older)
-        with path.open("ab") as file:
+        with _opened(path) as file:
             file.write(data)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file to append to; a new one is the router's user's alone, because it holds what people wrote."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def described(exchange: Exchange, prompt: str, at: float) -> dict[str, Any]:

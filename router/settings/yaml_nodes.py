@@ -6,6 +6,7 @@ model "no", and `port: ${PORT:-8084}` is a number. A variable's value can never 
     ${VAR}            the variable's value; an error when it is not set
     ${VAR:-default}   the default when it is not set or empty
     ${file:/a/path}   what the file holds, such as a mounted secret; an error when it cannot be read
+    ${file:/a/path:-default}   the default when there is no such file
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ def _read_text(path: Path, source: str) -> str:
 
 _REFERENCE = re.compile(r"\$\{[^}\n]*\}")
 _REFERENCE_PARTS = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}\n]*))?\}")
-_FILE_REFERENCE = re.compile(r"\$\{file:([^}\n]*)\}")
+_FILE_REFERENCE = re.compile(r"\$\{file:([^}\n]*?)(?::-([^}\n]*))?\}")
 _STAND_IN = re.compile("\ue000([0-9]{1,6})\ue001")
 
 
@@ -165,7 +166,7 @@ def _reference(match: re.Match[str], references: list[str]) -> str:
 def resolve(reference: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
     """Return the value of one `${...}` and None, or "" and what is wrong with it."""
     if from_file := _FILE_REFERENCE.fullmatch(reference):
-        return _read_secret(Path(from_file.group(1)))
+        return _read_file(Path(from_file.group(1)), from_file.group(2))
     parts = _REFERENCE_PARTS.fullmatch(reference)
     if parts is None or "${" in (parts.group(2) or ""):
         return "", "is not a variable; write ${NAME}, ${NAME:-default} or ${file:/path}, not nested"
@@ -179,8 +180,11 @@ def resolve(reference: str, environ: Mapping[str, str]) -> tuple[str, str | None
     return value, None
 
 
-def _read_secret(path: Path) -> tuple[str, str | None]:
-    """Return a file's text without the line break at its end and None, or "" and what is wrong with it."""
+def _read_file(path: Path, default: str | None) -> tuple[str, str | None]:
+    """Return a file's text without the line break at its end and None, or "" and what is wrong with it.
+
+    A `default` is taken when there is no such file, and only then.
+    """
     if not path.is_absolute():
         return "", "needs an absolute path, such as ${file:/run/secrets/api_key}"
     try:
@@ -190,6 +194,8 @@ def _read_secret(path: Path) -> tuple[str, str | None]:
     except UnicodeDecodeError:
         return "", "names a file that is not UTF-8 text"
     except (OSError, ValueError) as error:
+        if default is not None and isinstance(error, FileNotFoundError):
+            return default, None
         return "", f"names a file that cannot be read: {getattr(error, 'strerror', None) or 'not a usable path'}"
     if len(data) > MAX_SECRET_BYTES:
         return "", f"names a file of more than {MAX_SECRET_BYTES} bytes; is this the secret?"

@@ -5,11 +5,13 @@ What a base image brings is this machine's: Python with the pinned packages, the
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 from loadtest.triton_wheel import TritonWheel
 from tests.deploy import sandbox
-from tests.deploy.compose import CPU, Json, resolved
+from tests.deploy.compose import CPU, ROOT, Json, resolved
 from tests.deploy.sandbox import BaseImage, Sandbox, Service
 
 # Their images are not to be had from a package registry, or they need a GPU.
@@ -51,8 +53,12 @@ class Host:
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     directory = tmp_path_factory.mktemp("host")
-    config = resolved(CPU)
+    config = copy.deepcopy(resolved(CPU))
     descriptions = config["services"]
+    models = shutil.copytree(ROOT / "triton_models", directory / "models", ignore=shutil.ignore_patterns("__pycache__"))
+    for volume in (v for description in descriptions.values() for v in description.get("volumes") or ()):
+        if volume["source"] == str(ROOT / "triton_models"):
+            volume["source"] = str(models)  # `train` writes there
     services: dict[str, Service] = {}
     with Sandbox.open(directory, config, base_images(directory)) as opened:
         try:
@@ -189,13 +195,58 @@ urllib.request.urlopen("http://locust:8089/stop", b"", timeout=10)
     assert host.python(program).split() == ["True", "answered"]
 
 
-def test_train_runs_as_it_is_mounted(host: Host) -> None:
+@pytest.fixture(scope="module")
+def train(host: Host) -> Service:
+    """The service after its command has ended; `execute` runs others there."""
     train = host.sandbox.start("train", ["export", "--help"])
     while train.child.poll() is None:
         time.sleep(0.05)
-    assert "--checkpoint" in train.child.log_path.read_text()
     train.child.stop()
+    return train
+
+
+def test_train_runs_as_it_is_mounted(train: Service) -> None:
+    assert "--checkpoint" in train.child.log_path.read_text()
     for path in ("/run/triton/admin-key", "/data", "/app/triton_models/prompt_classifier/config.pbtxt"):
         assert train.execute("test", "-r", path).returncode == 0, path
     assert train.execute("touch", "/work/checkpoint").returncode == 0
     assert train.execute("touch", "/data/file").returncode != 0
+
+
+def test_train_promotes_a_version_into_the_running_triton(host: Host, train: Service) -> None:
+    model, held_out = "/app/triton_models/prompt_classifier", "/work/held_out.jsonl"
+    rows = [{"prompt": f"Question {n}", "weak_score": n % 2, "strong_score": 1} for n in range(60)]
+    written = train.execute("python", "-c", f"import pathlib; pathlib.Path({held_out!r}).write_text({jsonl(rows)!r})")
+    assert written.returncode == 0, written.stderr
+    assert train.execute("cp", "-r", f"{model}/1", "/work/candidate").returncode == 0
+    promote = (
+        *("python", "-m", "classifier", "promote", "--candidate", "/work/candidate", "--data", held_out),
+        *("--model", model, "--config-name", "cpu", "--router", "http://router:8085", "--triton", "triton:8001"),
+        *("--admin-key-file", "/run/triton/admin-key", "--force", "--bootstrap", "20"),  # the candidate is no better
+        *("--steps", "50", "100", "--step-seconds", "0.5", "--min-decisions", "10", "--step-timeout", "40"),
+    )
+    traffic = """
+import json, urllib.request
+versions = set()
+for number in range(40):
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": f"%s {number}"}]}).encode()
+    request = urllib.request.Request(
+        "http://router:8084/v1/chat/completions", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        versions.add(answer.headers["x-router-classifier-version"])
+print(json.dumps(sorted(versions)))
+"""
+    with ThreadPoolExecutor(1) as pool:
+        promoting = pool.submit(train.execute, *promote)
+        while not promoting.done():
+            host.python(traffic % time.monotonic())
+    ended = promoting.result()
+    assert ended.returncode == 0, ended.stderr
+    promoted = json.loads(ended.stdout.splitlines()[-1])["to"]
+    assert promoted != "1"
+    assert json.loads(host.python(traffic % "after")) == [promoted]
+    assert json.loads(host.get("http://router:8085/config"))["triton"]["versions"] == [["1", 0.0], [promoted, 100.0]]
+
+
+def jsonl(rows: list[Json]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from classifier.checkpoint import Encoder  # noqa: E402  # after the skip
 from classifier.corpus import build_corpus  # noqa: E402  # after the skip
 from classifier.distill import distilled  # noqa: E402  # after the skip
 from classifier.errors import CheckpointError, DataError  # noqa: E402  # after the skip
+from classifier.export import export  # noqa: E402  # after the skip
 from classifier.heads import ALL, fit_heads  # noqa: E402  # after the skip
 from classifier.inference import outputs  # noqa: E402  # after the skip
-from classifier.labelled import Row  # noqa: E402  # after the skip
+from classifier.labelled import Outcome, Row  # noqa: E402  # after the skip
+from classifier.labels import TASK_TYPES  # noqa: E402  # after the skip
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe  # noqa: E402  # after the skip
 from classifier.starting_point import SHIPPED, starting_point  # noqa: E402  # after the skip
 from classifier.train import Mode, Plan, train  # noqa: E402  # after the skip
@@ -32,6 +35,7 @@ ENCODERS = pytest.mark.parametrize(("kind", "random"), [("static", random_static
 def saved(directory: Path, model: Encoder, kind: str) -> Path:
     spec: dict[str, Any] = {
         "name": "tiny",
+        "task_types": list(TASK_TYPES),
         "encoder": {"kind": kind, "source": "random numbers"},
         "dimensions": ["as the real one"],
         "max_tokens": 64,
@@ -172,3 +176,64 @@ def test_minilm_starts_at_the_published_weights_under_heads_of_zeros() -> None:
     said = outputs(start.model, [np.array([101, 7592, 102])])
     assert (said.outcome == 0).all()
     assert (said.dimensions == 0.5).all()
+
+
+def half(name: str) -> Callable[[Path], None]:
+    def cut(directory: Path) -> None:
+        content = (directory / name).read_bytes()
+        (directory / name).write_bytes(content[: len(content) // 2])
+
+    return cut
+
+
+def another_shape(directory: Path) -> None:
+    spec = json.loads((directory / "spec.json").read_text())
+    spec["encoder"]["shape"]["dimensions"] += 1
+    (directory / "spec.json").write_text(json.dumps(spec))
+
+
+def another_tokenizer(directory: Path) -> None:
+    document = json.loads((directory / "tokenizer.json").read_text())
+    vocabulary = document["model"]["vocab"]
+    vocabulary |= {f"other{number}": len(vocabulary) + number for number in range(9)}
+    (directory / "tokenizer.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (half("model.safetensors"), "spec.json and model.safetensors .* are not whole"),
+        (half("spec.json"), "spec.json is not JSON"),
+        (half("tokenizer.json"), "tokenizer.json is not a tokenizer"),
+        (another_shape, "spec.json and model.safetensors do not fit together"),
+        (another_tokenizer, r"tokenizer.json has 21 entries, the model 12 words: it is another encoder's tokenizer"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_named(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    start = saved(tmp_path / "start", random_static(), "static")
+    spoil(start)
+    with pytest.raises(CheckpointError, match=message):
+        run(labelled_rows(200), start, "heads", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_exported_version_that_is_not_whole_is_named(tmp_path: Path) -> None:
+    start = saved(tmp_path / "start", random_static(), "static")
+    version = tmp_path / "1"
+    export(start, version, lambda _: None)
+    half("model.onnx")(version)
+    with pytest.raises(CheckpointError, match=r"spec.json and model.onnx .* are not whole"):
+        checkpoint.load(version)
+
+
+@pytest.mark.parametrize("mode", ["calibrate", "heads"])
+def test_labels_that_are_all_the_same_teach_nothing(tmp_path: Path, mode: Mode) -> None:
+    start = saved(tmp_path / "start", random_static(), "static")
+    rows = [row for row in labelled_rows(400) if row.outcome is not None]
+    same = [replace(row, outcome=Outcome(0.0, 1.0)) for row in rows]
+    with pytest.raises(DataError, match="every outcome is the same, weak_score 0 and strong_score 1"):
+        run(same, start, mode, tmp_path / "out")
+    one_task = [replace(row, task_type="Open QA") for row in rows]
+    with pytest.raises(DataError, match="every task_type is Open QA"):
+        run(one_task, start, mode, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -139,3 +139,12 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
     log.open()
     log.close()
     assert "decision log" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_only_the_router_s_user_can_read_what_people_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    for number in range(3):
+        append(path, DecisionLogSettings(str(path), max_bytes=1, keep=2), b"%d\n" % number)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    names = ["decisions.jsonl", "decisions.jsonl.1", "decisions.jsonl.2", "decisions.jsonl.lock"]
+    assert modes == dict.fromkeys(names, 0o600)

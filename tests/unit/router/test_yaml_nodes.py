@@ -258,3 +258,14 @@ def test_mutated_bytes_load_or_are_a_configuration_error(tmp_path: Path, data: s
         end = min(len(raw), start + data.draw(st.integers(0, 6)))
         raw[start:end] = data.draw(PIECES)
     assert_loads_or_says_why(write(tmp_path, bytes(raw)))
+
+
+def test_a_file_that_is_not_there_may_have_a_default(tmp_path: Path) -> None:
+    shares = tmp_path / "shares"
+    file = write(tmp_path, changed("model: big-7b", f"model: ${{file:{shares}:-big-7b}}"))
+    assert load_settings(file, ENVIRON).models["expensive"].model == "big-7b"
+    shares.write_text("small-1b\n")
+    assert load_settings(file, ENVIRON).models["expensive"].model == "small-1b"
+    shares.write_bytes(b"\xff")
+    (problem,) = problems_of(file)
+    assert "names a file that is not UTF-8 text" in problem
