@@ -175,4 +175,4 @@ def table(measured: Sequence[Row]) -> str:
 
 
 def _spread(values: Sequence[float]) -> float:
-    return round(max(values) / min(values), 2) if min(values) > 0 else float("nan")
+    return round(max(values) / min(values), 2) if min(values) > 0 else 1.0  # nothing was measured, as of direct
