@@ -9,7 +9,7 @@ RUN --mount=type=bind,source=requirements/image-train.txt,target=/requirements.t
 FROM python:3.13-slim-trixie
 COPY --from=packages /opt/venv /opt/venv
 # A named volume takes this folder's mode: whoever runs the container may write checkpoints.
-RUN mkdir -m 1777 /work
+RUN mkdir -m 1777 /training
 WORKDIR /app
 COPY classifier classifier
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1

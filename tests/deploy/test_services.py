@@ -209,18 +209,18 @@ def test_train_runs_as_it_is_mounted(train: Service) -> None:
     assert "--checkpoint" in train.child.log_path.read_text()
     for path in ("/run/triton/admin-key", "/data", "/app/triton_models/prompt_classifier/config.pbtxt"):
         assert train.execute("test", "-r", path).returncode == 0, path
-    assert train.execute("touch", "/work/checkpoint").returncode == 0
+    assert train.execute("touch", "/training/checkpoint").returncode == 0
     assert train.execute("touch", "/data/file").returncode != 0
 
 
 def test_train_promotes_a_version_into_the_running_triton(host: Host, train: Service) -> None:
-    model, held_out = "/app/triton_models/prompt_classifier", "/work/held_out.jsonl"
+    model, held_out = "/app/triton_models/prompt_classifier", "/training/held_out.jsonl"
     rows = [{"prompt": f"Question {n}", "weak_score": n % 2, "strong_score": 1} for n in range(60)]
     written = train.execute("python", "-c", f"import pathlib; pathlib.Path({held_out!r}).write_text({jsonl(rows)!r})")
     assert written.returncode == 0, written.stderr
-    assert train.execute("cp", "-r", f"{model}/1", "/work/candidate").returncode == 0
+    assert train.execute("cp", "-r", f"{model}/1", "/training/candidate").returncode == 0
     promote = (
-        *("python", "-m", "classifier", "promote", "--candidate", "/work/candidate", "--data", held_out),
+        *("python", "-m", "classifier", "promote", "--candidate", "/training/candidate", "--data", held_out),
         *("--model", model, "--config-name", "cpu", "--router", "http://router:8085", "--triton", "triton:8001"),
         *("--admin-key-file", "/run/triton/admin-key", "--force", "--bootstrap", "20"),  # the candidate is no better
         *("--steps", "50", "100", "--step-seconds", "0.5", "--min-decisions", "10", "--step-timeout", "40"),
