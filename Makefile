@@ -109,9 +109,11 @@ gpu-check: .venv/.test ## the classifier on a GPU: right numbers, speed, energy,
 
 train-env: .venv-train/.done ## PyTorch and what training needs, in an environment of its own
 
-test-train: .venv-train/.done ## the tests that need PyTorch
+test-train: .venv/.test .venv-train/.done ## the tests that need PyTorch
 	.venv-train/bin/mypy classifier tests/unit/classifier/*.py
 	.venv-train/bin/python -m pytest tests/unit/classifier
+	$(BIN)/python -m pytest tests/integration/test_retrain.py tests/integration/test_own_task_types.py \
+		tests/integration/test_nvidia_checkpoint.py
 
 batch-env: .venv-batch/.done ## Ray, for `python -m classifier score-log`, in an environment of its own
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 Key = tuple[str, str]
 SCORED: Final = ("classifier", "cache")  # decisions that a version's score has made
+FEWEST_CALLS: Final = 20  # the p95 of fewer is their slowest one, which says nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def objection(new: Traffic, serving: Traffic, limits: Limits) -> str | None:
     """Why the new version must go back, None while nothing speaks against it."""
     if new.failed > limits.errors * new.rows:
         return f"{new.failed:g} of {new.rows:g} prompts failed, allowed are {limits.errors:.1%}"
-    enough_calls = min(new.calls, serving.calls) >= limits.decisions / 4
+    enough_calls = min(new.calls, serving.calls) >= max(FEWEST_CALLS, limits.decisions / 4)
     p95, usual = new.quantile(0.95), serving.quantile(0.95)
     if enough_calls and p95 > limits.latency * usual:
         return f"p95 of a call is {p95 * 1000:g} ms, with the serving version {usual * 1000:g} ms"

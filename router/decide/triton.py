@@ -28,7 +28,7 @@ from router.errors import ClassifierError
 # A router that lost Triton must find it again within a second, not after gRPC's default of up to two minutes.
 _CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # what gRPC calls so is how long one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ("grpc.lb_policy_name", "round_robin"),  # a name may have several addresses: the replicas of Triton
@@ -83,14 +83,15 @@ class TritonConnection:
     async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages have no types
         """Send one ModelInferRequest; raises ClassifierError with the reason.
 
-        A replica of Triton that ends knows no model any more, until it is gone; then another one's turn is next. gRPC's
-        own retries would do, but some calls then came back at their deadline only.
+        A replica of Triton that ends knows no model any more, until it is gone; then another one's turn is next. So it is
+        when a connection breaks or cannot be made. gRPC's own retries would do, but some calls then came back at their
+        deadline only.
         """
         until = monotonic() + self._deadline_s
         try:
             return await self._rpc(self._stub.ModelInfer, request, self._deadline_s)
         except ClassifierError as error:
-            if error.reason != "not_found":
+            if error.reason not in {"not_found", "unavailable"}:
                 raise
         return await self._rpc(self._stub.ModelInfer, request, until - monotonic())
 

@@ -91,6 +91,12 @@ def test_a_canary_is_judged(new: Traffic, reason: str | None) -> None:
     assert objection(new, traffic(), LIMITS) == reason
 
 
+@pytest.mark.parametrize(("calls", "judged"), [(19, False), (20, True)])
+def test_a_p95_of_a_handful_of_calls_is_not_judged(calls: int, judged: bool) -> None:
+    slow = traffic(slow=0.9, n=calls)
+    assert (objection(slow, traffic(), Limits(drift=1, decisions=4)) is not None) is judged
+
+
 def test_drift_is_the_share_that_would_have_to_move() -> None:
     assert drift(traffic(strong=0.3), traffic(strong=0.3)) == 0
     assert drift(traffic(strong=0.3), traffic(strong=0.5)) == pytest.approx(0.2)
