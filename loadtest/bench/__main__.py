@@ -17,7 +17,19 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from loadtest.bench import classification, classifier, growth, memory, nginx, overload, proxy, report, streams, wrk
+from loadtest.bench import (
+    classification,
+    classifier,
+    growth,
+    memory,
+    nginx,
+    overload,
+    proxy,
+    report,
+    streams,
+    workers,
+    wrk,
+)
 from loadtest.bench.lab import Lab, Outcome
 from loadtest.bench.machine import Cores, busy_share_of_others, describe, pinned_to
 from loadtest.bench.wrk import WrkError
@@ -29,6 +41,7 @@ SECTIONS: Mapping[str, Callable[[Lab], Outcome]] = {
     "proxy": proxy.section,
     "streams": streams.section,
     "memory": memory.section,
+    "workers": workers.section,
     "classification": classification.section,
     "classifier": classifier.section,
     "overload": overload.section,
