@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from router import __version__
@@ -200,7 +202,7 @@ class Metrics:
         self.registry.settle()
         _forget_dead_workers(Path(shared))
         together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call] # the library leaves it untyped
+        together.register(_AllWorkers(Path(shared)))
         return together
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
@@ -214,6 +216,25 @@ class Metrics:
         modes: dict[str, Literal["livesum", "livemax", "livemin", "min"]]
         modes = {"sum": "livesum", "max": "livemax", "min": "livemin", "first": "min"}
         return LoopGauge(f"llm_router_{name}", help_, labels, registry=self.registry, multiprocess_mode=modes[of])
+
+
+class _AllWorkers(Collector):
+    """The library's collector, but for files of a worker that starts just now: they are empty for a moment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics of all workers, the dead ones' counters too."""
+        files = [str(file) for file in self._directory.glob("*.db") if _has_begun(file)]
+        return cast("Iterable[Metric]", MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+
+
+def _has_begun(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:  # another worker has just dropped a dead one's gauges
+        return False
 
 
 def _forget_dead_workers(directory: Path) -> None:

@@ -83,9 +83,9 @@ class TritonConnection:
     async def infer(self, request: Any) -> Any:  # noqa: ANN401 - protobuf messages have no types
         """Send one ModelInferRequest; raises ClassifierError with the reason.
 
-        A replica of Triton that ends knows no model any more, until it is gone; then another one's turn is next. So it is
-        when a connection breaks or cannot be made. gRPC's own retries would do, but some calls then came back at their
-        deadline only.
+        A replica of Triton that ends knows no model any more, until it is gone; then another one's turn is next. So it
+        is when a connection breaks or cannot be made. gRPC's own retries would do, but some calls then came back at
+        their deadline only.
         """
         until = monotonic() + self._deadline_s
         try:

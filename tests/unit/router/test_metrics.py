@@ -105,6 +105,7 @@ def test_several_workers_are_summed_and_counts_outlive_their_worker(tmp_path: Pa
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     worker(3)
+    (tmp_path / "counter_1.db").touch()  # of a worker that starts just now
     families = {family.name: family for family in text_string_to_metric_families(worker(4))}
     [requests] = families["llm_router_requests"].samples
     assert (requests.value, requests.labels["model"]) == (7, "cheap")
