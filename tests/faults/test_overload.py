@@ -171,7 +171,7 @@ def succeeds(router: RouterProcess) -> bool:
 @pytest.mark.fault("more requests than open files allow", "503 `overloaded` beyond what they allow")
 def test_requests_beyond_the_open_files(slow: SimulatedLLM, start_router: StartRouter) -> None:
     router = start_router(settings(slow), env=sabotaged(FILES=FEW_FILES))
-    with ThreadPoolExecutor(100) as clients:
+    with ThreadPoolExecutor(60) as clients:  # with more, connections alone would take every file
         statuses = list(clients.map(lambda _: router.post(chat_body()).status, range(300)))
     assert set(statuses) == {200, 503}
     assert statuses.count(200) >= 20
