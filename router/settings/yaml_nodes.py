@@ -135,7 +135,8 @@ def _read_text(path: Path, source: str) -> str:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigurationError([f"{source}: there is no such file"]) from None
+        advice = "name another, or write it; docs/configuration.md has an example"
+        raise ConfigurationError([f"{source}: there is no such file: {advice}"]) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable path"
         raise ConfigurationError([f"{source}: cannot be read: {reason}"]) from None

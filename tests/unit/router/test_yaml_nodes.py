@@ -54,7 +54,8 @@ def test_syntax_errors_do_not_quote_the_file(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_directory(tmp_path: Path) -> None:
-    assert problems_of(tmp_path / "none.yaml") == ["none.yaml: there is no such file"]
+    advice = "name another, or write it; docs/configuration.md has an example"
+    assert problems_of(tmp_path / "none.yaml") == [f"none.yaml: there is no such file: {advice}"]
     assert problems_of(tmp_path / ".")[0].endswith("cannot be read: Is a directory")
     assert problems_of(Path("a\0b"))[0].endswith("cannot be read: not a usable path")
 
