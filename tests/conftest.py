@@ -1,6 +1,7 @@
 """Fixtures that every suite shares."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from loadtest.local_triton import LocalTriton
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for tests that import a version's own code
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job and its children ignore it
 
 
 @pytest.fixture(scope="session")
