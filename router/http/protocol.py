@@ -19,6 +19,7 @@ from router.http.answer import Answer
 from router.http.asgi import ON_DISCONNECT, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
+SKIP_TIMEOUT_S = 10.0  # for the rest of a request that was refused
 MAX_HEAD_BYTES = 65_536
 _FIRST_REST_S, _LONGEST_REST_S = 0.02, 2.0
 
@@ -95,6 +96,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Note a request's last byte."""
         if self._skipping:
             self._skipping = False
+            self._leave_head()
             stays_s = self.timeout_keep_alive if self.parser.should_keep_alive() else 0
             self._timer = self.loop.call_later(stays_s, self.transport.close)
         else:
@@ -106,6 +108,7 @@ class HTTPProtocol(HttpToolsProtocol):
         A refusal has its price too: without this, clients that heed no Retry-After would leave no time for answers.
         """
         self._skipping = True
+        self._timer = self.loop.call_later(SKIP_TIMEOUT_S, self.transport.close)
         self._refusals += 1
         self.transport.write(_overloaded(request_id({"headers": self.headers})))
         if self._refusals > 1:

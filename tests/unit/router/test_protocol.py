@@ -8,6 +8,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from router.http import protocol
 from router.http.admission import Admission
 from router.http.asgi import Receive, Scope, Send, send_whole
 from router.http.protocol import HTTPProtocol
@@ -53,6 +54,32 @@ def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: 
         await asyncio.sleep(0)
         gc.collect()
         assert [kept() for kept in connections] == [None]
+        server.close()
+
+    asyncio.run(run())
+
+
+def test_a_refused_request_whose_body_never_comes_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "SKIP_TIMEOUT_S", 0.05, raising=False)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("nobody is let in")
+
+    async def run() -> None:
+        config = uvicorn.Config(app, log_config=None, log_level="critical")
+        config.load()
+        admission = Admission(Metrics())
+        admission.max_in_flight = 0
+
+        def connection() -> HTTPProtocol:
+            return HTTPProtocol(admission=admission, config=config, server_state=ServerState(), app_state={})
+
+        server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{")
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")  # and the connection's end
+        writer.close()
         server.close()
 
     asyncio.run(run())
