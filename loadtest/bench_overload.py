@@ -2,10 +2,12 @@
 
     python -m loadtest.bench_overload [--seconds 6] [--times 0.5 1 2 5] [--max-lag-ms 25]
 
-Starts a simulated LLM without pauses and a router with one worker and no classifier, pinned to one core where there are
-two; finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it is whole
-within a second. Streams of 200 tokens show what a router does all day; whole answers, how cheap a refusal is beside
-the cheapest answer; `slots`, a limit on requests in flight with an idle processor. The last line is one JSON document.
+Starts an LLM that does nothing but keep time and a router with one worker and no classifier, pinned to one core where
+there are two; finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it
+is whole within a second. `streams` of 50 chunks, 10 ms apart, show what a router does all day; `whole` answers without
+any delay, how cheap a refusal is beside the cheapest answer; `slots`, a limit on requests in flight with an idle
+processor. `router`, `upstream` and `generator` are shares of a core: where the router's is not near 1 at its capacity,
+another of them is what was measured. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -16,45 +18,60 @@ import math
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
-from loadtest.constant_rate import Result, post, run_open_loop
+from loadtest.bench.machine import Cores, pinned_to
+from loadtest.constant_rate import Result, closed_loop, open_loop, post
 from loadtest.processes import Child, free_port, responds
-from loadtest.simulated_llm import simulated_llm
 
 IN_TIME_S = 1.0
 WARM_UP_S = 4.0
-CLIENTS = 16
 CHAT = "/v1/chat/completions"
+REPOSITORY = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is asked, of which LLM, and the router's limits."""
+    """What is asked, by how many clients that find the capacity, the LLM's options, and the router's limits."""
 
     name: str
-    body: dict[str, Any]
-    llm: dict[str, float]
+    clients: int
+    is_stream: bool
+    llm: Sequence[str]
     server: dict[str, float]
 
+    @property
+    def request(self) -> bytes:
+        """The request as it goes over the wire."""
+        body = {"model": "auto", "stream": self.is_stream, "messages": [{"role": "user", "content": "Hello?"}]}
+        return post(CHAT, json.dumps(body).encode())
 
-def _chat(**fields: object) -> dict[str, Any]:
-    return {"model": "auto", "messages": [{"role": "user", "content": "Hello?"}], **fields}
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The router's port, and whose processor time is looked at."""
+
+    port: int
+    processes: Mapping[str, int]
+
+    def shares(self, load: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
+        """Put the load on; return what came of it, and what share of a core each process took."""
+        before = {name: _cpu_s(pid) for name, pid in self.processes.items()}
+        result = load()
+        return result, {name: (_cpu_s(pid) - before[name]) / result.seconds for name, pid in self.processes.items()}
 
 
 CASES = (
-    Case("streams", _chat(stream=True), {"answer_tokens": 200, "answer_sigma": 0}, {}),
-    Case("whole", _chat(), {"answer_tokens": 5, "answer_sigma": 0}, {}),
-    Case("slots", _chat(), {"answer_tokens": 5, "answer_sigma": 0, "ttft_ms": 200}, {"max_in_flight": 20}),
+    Case("streams", 384, True, ("--chunks", "50", "--interval-ms", "10"), {}),
+    Case("whole", 64, False, (), {}),
+    Case("slots", 20, False, ("--delay-ms", "200"), {"max_in_flight": 20}),
 )
 
 
@@ -70,78 +87,63 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.max_lag_ms is not None:
         for case in cases:
             case.server["max_lag_ms"] = options.max_lag_ms
-    print(json.dumps(measure(cases, options.times, options.seconds)))
+    print(json.dumps(measure(cases, options.times, options.seconds, Cores.of_this_machine())))
     return 0
 
 
-def measure(cases: Sequence[Case], multiples: Sequence[float], seconds: float) -> dict[str, Any]:
+def measure(cases: Sequence[Case], multiples: Sequence[float], seconds: float, cores: Cores) -> dict[str, Any]:
     """Return for each case its capacity and a row for each multiple of it; print them on the way."""
     report = {}
     for case in cases:
-        with _running(case) as port:
-            capacity = _capacity(port, case, seconds)
-            print(f"{case.name}: {capacity:.0f} requests/s in a closed loop of {CLIENTS} clients")
-            request = post(CHAT, json.dumps(case.body).encode())
-            rows = [
-                _row(run_open_loop(port, request, rate=times * capacity, seconds=seconds), times, capacity)
-                for times in multiples
-            ]
+        with _running(case, cores) as running:
+            capacity = _capacity(running, case, seconds)
+            rows = [_row(running, case, times, capacity, seconds) for times in multiples]
         report[case.name] = {"capacity_per_s": round(capacity, 1), "offered": rows}
     return report
 
 
 @contextmanager
-def _running(case: Case) -> Iterator[int]:
-    """Run LLM and router and give the router's port."""
+def _running(case: Case, cores: Cores) -> Iterator[Running]:
+    """Run LLM and router, the router on a core of its own; we go where the LLM is."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overload-")))
-        llm = stack.enter_context(simulated_llm("bench-sim", any_model=True, **case.llm))
-        port = free_port()
+        stack.enter_context(pinned_to(cores.load))
+        upstream_port, port = free_port(), free_port()
+        command = [sys.executable, "-m", "loadtest.bench.drip", str(upstream_port), *case.llm]
+        llm = Child.start("llm", command, log_path=directory / "llm.log", cwd=REPOSITORY)
+        stack.callback(llm.stop)
+        llm.wait_until(lambda: responds(f"http://127.0.0.1:{upstream_port}/"), deadline_s=30)
         config = {
             "server": {"port": port, **case.server},
             "admin": {"enabled": False},
-            "models": {"only": {"api_base": llm.base_url}},
+            "models": {"only": {"api_base": f"http://127.0.0.1:{upstream_port}/v1"}},
             "policies": {"default": {"type": "fixed", "model": "only"}},
         }
         file = directory / "router.yaml"
         file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "router", "serve", "--config", str(file)]
-        router = Child.start("router", command, log_path=directory / "router.log", cwd=Path(__file__).parents[1])
+        with pinned_to(cores.target):
+            router = Child.start("router", command, log_path=directory / "router.log", cwd=REPOSITORY)
         stack.callback(router.stop)
         router.wait_until(lambda: responds(f"http://127.0.0.1:{port}/health/live"), deadline_s=30)
-        first, *others = sorted(os.sched_getaffinity(0))
-        psutil.Process(router.pid).cpu_affinity([first])
-        psutil.Process(llm.child.pid).cpu_affinity(others or [first])
-        ours = psutil.Process()
-        stack.callback(ours.cpu_affinity, ours.cpu_affinity())
-        ours.cpu_affinity(others or [first])
-        yield port
+        yield Running(port, {"router": router.pid, "upstream": llm.pid, "generator": os.getpid()})
 
 
-def _capacity(port: int, case: Case, seconds: float) -> float:
-    """Return the requests per second that clients get answered who wait for their answer before they ask again."""
-    body = json.dumps(case.body)
-    limit = case.server.get("max_in_flight")
-    if limit is not None:
-        return limit / (case.llm["ttft_ms"] / 1000)
-    until = time.monotonic() + seconds
-
-    def ask(_: int) -> int:
-        answered = 0
-        connection = HTTPConnection("127.0.0.1", port, timeout=10)
-        while time.monotonic() < until:
-            connection.request("POST", CHAT, body, {"content-type": "application/json"})
-            answer = connection.getresponse()
-            answer.read()
-            answered += answer.status == 200
-        connection.close()
-        return answered
-
-    with ThreadPoolExecutor(CLIENTS) as clients:
-        return sum(clients.map(ask, range(CLIENTS))) / seconds
+def _capacity(running: Running, case: Case, seconds: float) -> float:
+    """Return the requests per second that clients get answered in time who wait before they ask again."""
+    result, shares = running.shares(
+        lambda: uvloop.run(closed_loop(running.port, case.request, clients=case.clients, seconds=seconds))
+    )
+    capacity = result.per_second(200, IN_TIME_S)
+    used = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+    print(f"{case.name}: {capacity:.0f} requests/s in a closed loop of {case.clients} clients ({used})", flush=True)
+    return capacity
 
 
-def _row(result: Result, times: float, capacity: float) -> dict[str, float | None]:
+def _row(running: Running, case: Case, times: float, capacity: float, seconds: float) -> dict[str, float | None]:
+    result, shares = running.shares(
+        lambda: uvloop.run(open_loop(running.port, case.request, rate=times * capacity, seconds=seconds))
+    )
     row: dict[str, float | None] = {
         "times": times,
         "good_per_s": round(result.per_second(200, IN_TIME_S, WARM_UP_S), 1),
@@ -151,9 +153,15 @@ def _row(result: Result, times: float, capacity: float) -> dict[str, float | Non
         "good_p99_ms": _ms(result.quantile(0.99, 200, WARM_UP_S)),
         "refused_p50_ms": _ms(result.quantile(0.5, 503, WARM_UP_S)),
         "refused_p99_ms": _ms(result.quantile(0.99, 503, WARM_UP_S)),
+        **{name: round(share, 2) for name, share in shares.items()},
     }
     print("  " + ", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     return row
+
+
+def _cpu_s(pid: int) -> float:
+    used = psutil.Process(pid).cpu_times()
+    return float(used.user + used.system)
 
 
 def _ms(seconds: float) -> float | None:

@@ -2,19 +2,25 @@
 
 A closed loop slows down with its server and so hides that it is overloaded; this one does not. Connections are kept and
 reused; a new one is opened when all are busy. Latency counts from the moment when the request was due.
+The closed loop beside it finds a capacity.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import uvloop
+
 BROKEN = 0
 """The status of a request whose connection failed, or that had no answer when patience was over."""
+
+_TICK_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,54 +69,32 @@ async def open_loop(
 
     A function gives the n-th request. A request that finds no connection free is counted as `BROKEN`.
     """
-    loop = asyncio.get_running_loop()
-    idle: list[_Connection] = []
-    samples: list[Sample] = []
-    waiting: set[asyncio.Task[None]] = set()
-    opened = 0
-    began = time.monotonic()
-
-    async def ask(number: int) -> None:
-        nonlocal opened
-        due = number / rate
-        status = BROKEN
-        try:
-            async with asyncio.timeout(patience_s):
-                if idle:
-                    connection = idle.pop()
-                elif opened < connections:
-                    opened += 1
-                    _, connection = await loop.create_connection(_Connection, "127.0.0.1", port)
-                else:
-                    return
-                status = await connection.ask(request(number) if callable(request) else request)
-                if connection.usable:
-                    idle.append(connection)
-                else:
-                    opened -= 1
-        except (OSError, TimeoutError, ConnectionError):
-            opened -= 1
-        finally:
-            samples.append(Sample(status, due, time.monotonic() - began - due))
-
+    clients = _Clients(port, connections)
     sent = 0
-    while (now := time.monotonic() - began) < seconds:
+    while (now := clients.now()) < seconds:
         while sent / rate <= now:
-            task = asyncio.create_task(ask(sent))
-            waiting.add(task)
-            task.add_done_callback(waiting.discard)
+            clients.ask(request(sent) if callable(request) else request, due_s=sent / rate)
             sent += 1
-        await asyncio.sleep(0.001)
-    if waiting:
-        await asyncio.wait(waiting)
-    for connection in idle:
-        connection.close()
-    return Result(rate, seconds, samples)
+        clients.give_up(due_before_s=now - patience_s)
+        await asyncio.sleep(_TICK_S)
+    await clients.finish(patience_s)
+    return Result(rate, seconds, clients.samples)
+
+
+async def closed_loop(port: int, request: bytes, *, clients: int, seconds: float) -> Result:
+    """Let so many clients send `request`, each again as soon as it has its answer; the rate is what came of it."""
+    waiting = _Clients(port, clients, again=request)
+    for _ in range(clients):
+        waiting.ask(request, due_s=0.0)
+    await asyncio.sleep(seconds)
+    await waiting.finish(patience_s=0.0)
+    in_time = [sample for sample in waiting.samples if sample.due_s + sample.took_s <= seconds]
+    return Result(len(in_time) / seconds, seconds, in_time)
 
 
 def run_open_loop(port: int, request: bytes, *, rate: float, seconds: float) -> Result:
     """Do the same where no event loop runs."""
-    return asyncio.run(open_loop(port, request, rate=rate, seconds=seconds))
+    return uvloop.run(open_loop(port, request, rate=rate, seconds=seconds))
 
 
 def post(path: str, body: bytes) -> bytes:
@@ -119,50 +103,126 @@ def post(path: str, body: bytes) -> bytes:
     return head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
+class _Clients:
+    """The connections to one server, and what became of the requests on them."""
+
+    def __init__(self, port: int, most: int, *, again: bytes | None = None) -> None:
+        self.samples: list[Sample] = []
+        self._port, self._most, self._again = port, most, again
+        self._idle: list[_Connection] = []
+        self._busy: dict[_Connection, float] = {}  # when its request was due, the oldest first
+        self._opening: set[asyncio.Task[None]] = set()
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self._began
+
+    def ask(self, request: bytes, due_s: float) -> None:
+        """Send a request on a connection that is free, or on a new one."""
+        if self._idle:
+            connection = self._idle.pop()
+            self._busy[connection] = due_s
+            connection.ask(request)
+        elif len(self._busy) < self._most:
+            connection = _Connection(self, request)
+            self._busy[connection] = due_s
+            opening = asyncio.create_task(self._open(connection))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+        else:
+            self._ended(BROKEN, due_s)
+
+    async def _open(self, connection: _Connection) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", self._port)
+        except OSError:
+            self.lost(connection)
+
+    def answered(self, connection: _Connection, status: int) -> None:
+        """Note an answer; its connection is free again."""
+        due_s = self._busy.pop(connection, None)
+        if due_s is not None:
+            self._ended(status, due_s)
+        if due_s is None or connection.closes:  # nobody had asked, or nobody may ask again
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._again is not None:
+            self.ask(self._again, due_s=self.now())
+
+    def lost(self, connection: _Connection) -> None:
+        """Note that a connection has gone, and its request with it."""
+        due_s = self._busy.pop(connection, None)
+        if due_s is not None:
+            self._ended(BROKEN, due_s)
+        elif connection in self._idle:
+            self._idle.remove(connection)
+
+    def give_up(self, due_before_s: float) -> None:
+        """Close the connections whose requests are older than that."""
+        while self._busy:
+            connection, due_s = next(iter(self._busy.items()))
+            if due_s >= due_before_s:
+                return
+            connection.close()
+            self.lost(connection)
+
+    async def finish(self, patience_s: float) -> None:
+        """Wait for the answers that are still to come, but not for ever, and close everything."""
+        ends = self.now() + patience_s
+        while self._busy and self.now() < ends:  # noqa: ASYNC110 - an event would cost something for each request
+            await asyncio.sleep(_TICK_S)
+        self.give_up(due_before_s=math.inf)
+        for connection in self._idle:
+            connection.close()
+        for opening in self._opening:
+            opening.cancel()
+
+    def _ended(self, status: int, due_s: float) -> None:
+        self.samples.append(Sample(status, due_s, self.now() - due_s))
+
+
 class _Connection(asyncio.Protocol):
     """One kept connection; reads answers that announce their length, or come in chunks."""
 
-    def __init__(self) -> None:
-        self.usable = True
-        self._received = bytearray()
-        self._answer: asyncio.Future[int] | None = None
+    _transport: asyncio.Transport | None = None
 
-    async def ask(self, request: bytes) -> int:
-        """Send a request and return the status of its answer; ConnectionError when there is none."""
+    def __init__(self, clients: _Clients, first: bytes) -> None:
+        self.closes = False  # after this answer
+        self._clients = clients
+        self._first = first
+        self._received = bytearray()
+
+    def ask(self, request: bytes) -> None:
+        """Send a request."""
         self._received.clear()
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
-            self.close()
-            raise
+        if self._transport is not None:
+            self._transport.write(request)
 
     def close(self) -> None:
-        """Close it."""
-        self.usable = False
-        self._transport.close()
+        """Close it, without another word."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Send the first request."""
         self._transport = cast(asyncio.Transport, transport)
+        self.ask(self._first)
 
     def data_received(self, data: bytes) -> None:
         """Collect an answer; only its head is looked at, and its end."""
         self._received += data
         end_of_head = self._received.find(b"\r\n\r\n")
-        if end_of_head < 0 or self._answer is None or self._answer.done():
+        if end_of_head < 0:
             return
         head = bytes(self._received[:end_of_head]).lower()
         length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
         is_whole = len(self._received) >= end_of_head + 4 + int(length) if length else data.endswith(b"0\r\n\r\n")
         if is_whole:
-            if b"connection: close" in head:
-                self.close()
-            self._answer.set_result(int(head[9:12]))
+            self.closes = b"connection: close" in head
+            self._clients.answered(self, int(head[9:12]))
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever waits."""
-        self.usable = False
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError("closed without an answer"))
+        self._clients.lost(self)
