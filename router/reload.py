@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
@@ -68,12 +68,11 @@ class ReloadableRouter:
         """Let load balancers know, by /health/ready, that no new request should come."""
         self._process.admission.stopping = True
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request, or live through ASGI's lifespan."""
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
-        else:
-            await self._current(scope, receive, send)
+            return self._live(receive, send)
+        return self._current(scope, receive, send)
 
     async def reload(self) -> Reloaded:
         """Put the file's configuration in force in this process; ConfigurationError when it cannot work."""

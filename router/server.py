@@ -83,6 +83,7 @@ def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> in
     config = uvicorn.Config(
         router,
         loop="uvloop",
+        interface="asgi3",
         http=partial(HTTPProtocol, admission=router.admission),  # type: ignore[arg-type] # called like the class
         backlog=BACKLOG,
         access_log=False,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+
+import msgspec
+from msgspec.structs import replace
 
 from router.decide.classification import Classification, Version
 from router.decide.fit import plan
@@ -20,8 +22,7 @@ logger = logging.getLogger("router.decide")
 NO_POLICY = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The model that answers and how that came about.
 
     `fallbacks` are the models that stand in for it. `source` is `none` (nothing to score), `classifier`, `cache` or

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from router.decide.policy import candidates
 from router.decide.prompt import Prompt
@@ -15,8 +16,7 @@ Misfit = Literal["context", "capability"]
 Models = Mapping[str, ModelSettings]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The model to ask, and those that stand in for it; `misfit` is why it is another than the chosen one."""
 
     model: str

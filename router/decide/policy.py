@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from router.decide.classification import Classification, Labels
 from router.errors import InvalidRequest
@@ -21,8 +23,7 @@ from router.settings import (
 from router.settings.yaml_fields import allowed_words
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The model that a policy chose, why, and the score that it looked at (None when it looked at none).
 
     `label` is what NVIDIA's `X-Chosen-Classifier` says: the label of a task or label policy, else the model.

@@ -7,9 +7,10 @@ how hard the user's question is, so an agent loop scores the same user turn agai
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import msgspec
 
 from router.decide.tokens import estimate
 from router.errors import InvalidRequest
@@ -18,8 +19,7 @@ HARDEST_OF_TURNS = 6
 _DECLARED = ("tools", "functions", "response_format")
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True, dict=True):
     """What the decision is made from: the conversation, and the output limit that the request sets itself.
 
     `needs` are those of `settings.CAPABILITIES` that the request makes use of. `declared` are the tools, functions and

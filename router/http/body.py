@@ -7,7 +7,6 @@ another server may read otherwise, so it is refused here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from router.http.asgi import ClientGone, Receive, Scope
 MAX_DEPTH = 64
 MAX_VALUES = 250_000
 
+_CONTAINERS = (dict, list)
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -62,8 +62,7 @@ def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
         raise UnsupportedMediaType("Send the body as UTF-8.")
 
 
-@dataclass(frozen=True, slots=True)
-class JSONBody:
+class JSONBody(msgspec.Struct, frozen=True):
     """One JSON object: its values, and each top-level value's bytes as the client wrote them."""
 
     fields: dict[str, Any]
@@ -71,11 +70,10 @@ class JSONBody:
 
     def rewritten(self, replaced: Mapping[str, bytes], removed: Iterable[str] = ()) -> bytes:
         """Return the object with some values replaced (or added) and others removed; all else byte for byte."""
-        values: dict[str, msgspec.Raw | bytes] = {**self.raw, **replaced}
+        values = {**self.raw, **{key: msgspec.Raw(value) for key, value in replaced.items()}}
         for key in removed:
             values.pop(key, None)
-        members = (msgspec.json.encode(key) + b":" + bytes(memoryview(value)) for key, value in values.items())
-        return b"{" + b",".join(members) + b"}"
+        return msgspec.json.encode(values)
 
 
 def parse_body(body: bytes) -> JSONBody:
@@ -122,9 +120,9 @@ def _count_keys(value: Any) -> int:  # noqa: ANN401 - JSON of any shape
         for node in level:
             if isinstance(node, dict):
                 keys += len(node)
-                below += [child for child in node.values() if isinstance(child, dict | list)]
+                below += [child for child in node.values() if isinstance(child, _CONTAINERS)]
             else:
-                below += [child for child in node if isinstance(child, dict | list)]
+                below += [child for child in node if isinstance(child, _CONTAINERS)]
         level = below
     return keys
 

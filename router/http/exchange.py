@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
+
+from msgspec.structs import replace
 
 from router.decide.decider import Decision
 from router.http.asgi import HeaderList

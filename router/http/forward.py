@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from router.decide.decider import Decision
 from router.errors import UpstreamError
@@ -18,8 +19,7 @@ from router.upstream.client import UpstreamClient
 from router.upstream.replicas import Endpoint, Replicas
 
 
-@dataclass(frozen=True, slots=True)
-class Chat:
+class Chat(msgspec.Struct, frozen=True):
     """What is sent on of a client's request: its body, less what each model changes, and its headers."""
 
     body: JSONBody

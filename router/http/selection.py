@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from router.clients.permission import AUTO, Offer
 from router.decide.decider import Decision, manual
@@ -20,8 +21,7 @@ from router.settings import LabelPolicy, PolicySettings, Settings, TaskMapPolicy
 NIM = "nim-llm-router"
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(msgspec.Struct, frozen=True):
     """What one place of the request asks for."""
 
     where: str

@@ -7,7 +7,7 @@ configured address and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -202,8 +202,10 @@ def _safe_headers(headers: Headers) -> tuple[list[tuple[bytes, bytes]], bool]:
     The model's own x-request-id becomes x-upstream-request-id.
     """
     safe, is_event_stream = [], False
-    own = [value for name, value in headers if name == b"connection"]
-    withheld = _WITHHELD_RESPONSE_HEADERS.union(name.strip().lower() for value in own for name in value.split(b","))
+    withheld: Collection[bytes] = _WITHHELD_RESPONSE_HEADERS
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):  # it names others like itself
+            withheld = {*withheld, *(other.strip().lower() for other in value.split(b","))}
     for name, value in headers:
         if name in withheld or name.startswith(b"x-router-"):
             continue

@@ -170,7 +170,6 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """End the exchange: the connection goes back when its answer was read to the end, else it is closed."""
-        self._stop_timer()
         whole = self._complete and not self._parts and self._failure is None
         if whole and self._reusable and self._transport is not None:
             self._busy = False
@@ -213,6 +212,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._transport = None
+        self._stop_timer()
         self._pool.lost(self)
         if not self._complete:
             self._fail(BrokenResponse("closed"))
@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
             self._complete = True
             self._reusable = self._parser.should_keep_alive()  # the parser knows it only now
 
-    # Waiting: one timer for a whole answer, moved only when it rings early.
+    # Waiting: one timer for all answers of a connection, moved only when it rings early.
 
     async def _wait(self, by: float) -> None:
         if self._failure is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -55,8 +54,7 @@ def _within_limit(event: bytes) -> bytes:
     return event
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens as the upstream counted them."""
 
     prompt_tokens: int
@@ -81,8 +79,7 @@ class _ChunkJSON(msgspec.Struct):
     error: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """What matters of one event: its usage, whether it is nothing but usage, an error, a choice's end, or the end."""
 
     usage: Usage | None = None
