@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 
@@ -241,4 +242,5 @@ def _forget_dead_workers(directory: Path) -> None:
     """Drop the gauges of workers that were killed; what they counted stays."""
     for pid in {int(file.stem.rpartition("_")[2]) for file in directory.glob("gauge_live*_*.db")}:
         if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # the library leaves it untyped
+            with suppress(FileNotFoundError):  # another worker does the same at this moment
+                mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call] # the library leaves it untyped
