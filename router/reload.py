@@ -109,7 +109,7 @@ class ReloadableRouter:
             await successor.__aenter__()
             try:
                 await successor.check_contract()
-            except ConfigurationError:
+            except BaseException:  # whatever it was, nobody else closes its connections
                 await successor.__aexit__()
                 raise
             old, self._current = self._current, successor
