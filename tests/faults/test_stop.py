@@ -17,7 +17,16 @@ import pytest
 from loadtest.simulated_llm import SimulatedLLM, simulated_llm
 from tests.faults.configuration import config
 from tests.integration.conftest import closed_port
-from tests.integration.router_process import CANARY, Answer, RouterProcess, chat_body, events, send, wait_until
+from tests.integration.router_process import (
+    CANARY,
+    Answer,
+    RouterProcess,
+    chat_body,
+    events,
+    has_ended,
+    send,
+    wait_until,
+)
 
 TOKENS, TOKENS_PER_S = 30, 20
 
@@ -41,7 +50,7 @@ def ending(llm: SimulatedLLM, directory: Path, *options: str, **server: Any) -> 
         yield router
         wait_until(lambda: router.child.poll() is not None, deadline_s=10)
         assert router.child.poll() == 0, router.log()
-        wait_until(lambda: not any(one.is_running() for one in family), deadline_s=5)
+        wait_until(lambda: all(map(has_ended, family)), deadline_s=5)
         assert "Traceback" not in router.log()
         assert CANARY not in router.log()
     finally:
@@ -160,7 +169,7 @@ def test_workers_without_a_parent_end(slow_llm: SimulatedLLM, tmp_path: Path) ->
             [stream] = streaming(clients, router, slow_llm)
             signalled(router, signal.SIGKILL)
             assert is_complete(stream.result())
-        wait_until(lambda: not any(worker.is_running() for worker in workers))
+        wait_until(lambda: all(map(has_ended, workers)))
         assert refuses_connections(router)
     finally:
         router.child.stop()

@@ -263,6 +263,14 @@ def tiers(*models: str, start: float = 0.3) -> dict[str, Any]:
     return {"type": "threshold", "score": "need_strong", "tiers": [{"model": first}, *steps]}
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether it runs no more; an orphan's entry stays until the machine's first process looks after it."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_until(condition: Callable[[], bool], *, deadline_s: float = 10, every_s: float = 0.02) -> float:
     """Poll until it holds and return how many seconds that took; fail after `deadline_s`."""
     started = time.monotonic()

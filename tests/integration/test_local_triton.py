@@ -13,6 +13,7 @@ import pytest
 
 from loadtest.local_triton import REPOSITORY, LocalTriton, LocalTritonError
 from loadtest.processes import PortTakenError
+from tests.integration.router_process import has_ended
 from tests.tiny_classifier import write_tiny_repository
 from tests.triton_client import classify, wait_until
 
@@ -58,7 +59,7 @@ def test_stop_leaves_no_process_and_can_be_repeated(tmp_path: Path, models: Path
     assert steps
     assert triton.poll() is not None
     triton.stop()
-    wait_until(lambda: not any(process.is_running() for process in family))
+    wait_until(lambda: all(map(has_ended, family)))
 
 
 def foreground(tmp_path: Path, models: Path) -> subprocess.Popen[str]:
@@ -91,7 +92,7 @@ def test_the_foreground_command_ends_cleanly_on_sigterm(tmp_path: Path, models: 
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    wait_until(lambda: not any(child.is_running() for child in family))
+    wait_until(lambda: all(map(has_ended, family)))
 
 
 def test_triton_dies_with_a_parent_that_was_killed(tmp_path: Path, models: Path) -> None:
@@ -99,10 +100,7 @@ def test_triton_dies_with_a_parent_that_was_killed(tmp_path: Path, models: Path)
         wait_for_line(process, "Ctrl-C stops it")
         family = psutil.Process(process.pid).children(recursive=True)
         process.kill()
-    wait_until(
-        lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family),
-        deadline_s=20,
-    )
+    wait_until(lambda: all(map(has_ended, family)), deadline_s=20)
 
 
 def test_the_foreground_command_reports_a_triton_that_died(tmp_path: Path, models: Path) -> None:

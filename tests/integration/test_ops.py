@@ -15,7 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.simulated_llm import SimulatedLLM, simulated_llm
 from tests.integration.conftest import CHEAP_KEY, Stack, stack_config
-from tests.integration.router_process import CANARY, EXPLANATORY_HEADERS, RouterProcess, chat_body, wait_until
+from tests.integration.router_process import (
+    CANARY,
+    EXPLANATORY_HEADERS,
+    RouterProcess,
+    chat_body,
+    has_ended,
+    wait_until,
+)
 
 
 def test_models(client: openai.OpenAI) -> None:
@@ -181,4 +188,4 @@ def test_several_workers_count_as_one(stack: Stack, slow_llm: SimulatedLLM, tmp_
     finally:
         router.stop()
     assert not directory.exists()
-    assert not any(worker.is_running() for worker in workers)
+    assert all(map(has_ended, workers))
