@@ -47,7 +47,8 @@ class _Meter:
         """Return the child for these label values, in the labels' order."""
         child = self._remembered.get(values)
         if child is None:
-            child = self._remembered[values] = super().labels(*values, **named)  # type: ignore[misc] # a metric's
+            child = super().labels(*values, **named)  # type: ignore[misc] # the metric has it that this is mixed into
+            self._remembered[values] = child
             child._unsettled = self._unsettled
         return child
 

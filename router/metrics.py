@@ -228,7 +228,8 @@ class _AllWorkers(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the metrics of all workers, the dead ones' counters too."""
         files = [str(file) for file in self._directory.glob("*.db") if _has_begun(file)]
-        return cast("Iterable[Metric]", MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+        merged = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call] # the library leaves it untyped
+        return cast("Iterable[Metric]", merged)
 
 
 def _has_begun(file: Path) -> bool:

@@ -92,7 +92,6 @@ def _turn(target: Target, pid: int, workers: int, body: Path, lab: Lab) -> Turn:
         connections=CONNECTIONS,
         seconds=lab.seconds,
         cores=lab.cores.load,
-        headers={},
     )
     used = cpu_s(pid) - before
     wait_idle(pid)
