@@ -19,8 +19,6 @@ from router.upstream.usage import baseline_dollars, dollars
 logger = logging.getLogger("router.upstream")
 
 _NONE = "none"
-# An upstream bills for what it has begun to answer, whether or not the answer reached its end.
-_BILLED = ("ok", "upstream_error", "client_cancelled")
 
 
 class Accountant:
@@ -127,7 +125,7 @@ class Accountant:
             metrics.ttft.labels(decision.model).observe(exchange.ttft_s, exemplar)
         if exchange.overhead_s is not None:
             metrics.overhead.labels(decision.policy).observe(exchange.overhead_s, exemplar)
-        if exchange.usage is not None or (exchange.answered and exchange.outcome in _BILLED):
+        if exchange.usage is not None or exchange.answered:
             self._spend(exchange, decision)
 
     def _spend(self, exchange: Exchange, decision: Decision) -> None:

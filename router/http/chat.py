@@ -144,7 +144,6 @@ async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> Non
         headers = [*error.headers(), *exchange.headers()]
         if error.closes_connection:
             headers.append((b"connection", b"close"))
-        exchange.answered = True
         await send_whole(send, error.status, headers, error.body())
     elif exchange.stream_open:
         exchange.stream_open = False

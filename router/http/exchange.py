@@ -31,11 +31,11 @@ class Exchange:
     ttft_s: float | None = None
     overhead_s: float | None = None
     usage: Usage | None = None
-    billed: bool = False  # the upstream had begun its answer
+    billed: bool = False  # an upstream wants money for it, whether or not its answer reached its end
     dollars: float | None = None  # None while unknown: no answer yet, no usage told, no price known
     baseline_dollars: float | None = None  # the same tokens at the policy's dearest model
     withhold_usage: bool = False
-    answered: bool = False  # the response's headers have left
+    answered: bool = False  # an upstream's answer has begun to leave; an error of ours is none
     stream_open: bool = False  # they announced a stream whose end has not been sent
     broken: bool = False  # the upstream reported an error within its stream
     finished: bool = False  # a finish_reason or [DONE] has passed: what the model had to say is complete

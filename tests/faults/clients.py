@@ -53,7 +53,7 @@ def ask(router: RouterProcess, key: str = TEAM, *, max_retries: int = 0, **field
 
 
 def status_of(router: RouterProcess, key: str = TEAM, **fields: Any) -> int:
-    body = chat_body("Hello?", model="cheap", **fields)
+    body = chat_body("Hello?", **{"model": "cheap", **fields})
     return send(router.port, "POST", CHAT, body, {"authorization": f"Bearer {key}"}).status
 
 

@@ -32,6 +32,7 @@ from tests.faults.clients import (
 )
 from tests.faults.conftest import StartRouter
 from tests.faults.invariants import counted
+from tests.integration.conftest import closed_port
 from tests.integration.router_process import RouterProcess, chat_body, send, wait_until
 
 
@@ -181,6 +182,24 @@ def test_a_stream_that_is_left_is_charged(slow: SimulatedLLM, start: StartRouter
         stream.close()
     assert router.metrics().total(CLIENT_COST, client="team") > 256  # `expected_output_tokens`, and the prompt
     assert status_of(router) == 429
+
+
+@pytest.mark.fault("a key's model cannot be reached, then refuses", "nobody answered, so nothing is charged")
+def test_an_answer_that_never_began_costs_nothing(llm: SimulatedLLM, start: StartRouter, tmp_path: Path) -> None:
+    settings = with_budget(llm, tmp_path / "state", 1.0)
+    cheap = settings["models"]["cheap"]
+    settings["models"] |= {"gone": cheap | {"api_base": f"http://127.0.0.1:{closed_port()}/v1"}}
+    settings["clients"]["team"]["models"] = ["cheap", "gone"]
+    router = start(settings)
+    with counted(router, "upstream_error"):
+        assert status_of(router, model="gone") == 502
+    llm.set_fault("status=500")
+    with counted(router, "upstream_5xx"):
+        assert status_of(router) == 500
+    llm.set_fault("")
+    page = router.metrics()
+    assert page.total(CLIENT_COST, client="team") == page.total("llm_router_usage_unknown_total") == 0
+    assert status_of(router) == 200
 
 
 @pytest.mark.fault("a reload while a key is at its limits", "requests and dollars that were counted stay counted")
