@@ -40,6 +40,7 @@ class Answer:
             raise RuntimeError("The answer is complete.")
         if message["type"] == "http.response.start":
             cycle.response_started = True
+            del cycle.send  # its caller has it by now; a reference cycle would be left to the garbage collector
             cycle.waiting_for_100_continue = False
             self._head = self._head_of(message["status"], message["headers"])
         else:

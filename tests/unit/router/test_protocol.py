@@ -59,6 +59,41 @@ def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: 
     asyncio.run(run())
 
 
+def test_an_answered_request_leaves_nothing_to_the_garbage_collector() -> None:
+    """It costs a quarter of the router's time when there are many requests, each of them a reference cycle."""
+    requests: list[weakref.ref[object]] = []
+
+    async def run() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            requests.append(weakref.ref(made[0].cycle))
+            await send_whole(send, 200, [], b"{}")
+
+        config = uvicorn.Config(app, log_config=None, log_level="critical")
+        config.load()
+        made: list[HTTPProtocol] = []
+
+        def connection() -> HTTPProtocol:
+            made.append(HTTPProtocol(admission=Admission(Metrics()), config=config, server_state=state, app_state={}))
+            return made[-1]
+
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for _ in range(2):
+                writer.write(REQUEST)
+                await reader.readuntil(b"{}")
+        assert [request() is None for request in requests] == [True, False], "the connection still knows the second"
+        writer.close()
+        server.close()
+
+    gc.disable()
+    try:
+        asyncio.run(run())
+    finally:
+        gc.enable()
+
+
 def test_a_refused_request_whose_body_never_comes_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "SKIP_TIMEOUT_S", 0.05, raising=False)
 
