@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from classifier.labels import DIMENSIONS, TASK_TYPES
+from classifier.metrics import GAIN_SHARE
 
 
 def model_card(spec: dict[str, Any], size: int) -> str:
@@ -153,9 +154,9 @@ Seed {seed}, {minutes:g} minutes of training. {rows:,} prompts (SHA-256 over pro
 near-duplicate group (5-word shingles): 80% train, 5% calibrate, 15% test. No text of outcome data is in the repository.
 """
 
-_TAIL: Final = """\
-The score is need_strong = (gain + 1 - p_weak) / 2; APGR, CPT and their kin are RouteLLM's. Pooled over sources, the
-level of each source counts as much as the order within it.
+_TAIL: Final = f"""\
+The score is need_strong = {GAIN_SHARE:g} gain + {1 - GAIN_SHARE:g} (1 - p_weak); APGR, CPT and their kin are
+RouteLLM's. Pooled over sources, the level of each source counts as much as the order within it.
 
 What the shipped weights were trained on, where they fail and what did not help: docs/classifier-lab.md. Calibrate on
 your own traffic before you trust a threshold: on unknown sources the ECE grows.

@@ -10,17 +10,16 @@ from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from classifier.data import Line
 from classifier.errors import VersionError
+from classifier.metrics import Floats, need_strong
 from classifier.rows import read_rows
 
 ROWS_PER_CALL: Final = 256
 DECIMALS: Final = 6
 ADDED: Final = ("p_weak", "p_strong", "gain", "need_strong", "task_type", "dimensions", "length")
 
-Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
 
 
@@ -39,8 +38,8 @@ class Predictions:
         """One prompt's scores by the names of ADDED; null for a head that the version lacks."""
         both, only_strong, only_weak, _ = self.outcome[row].tolist()
         p_weak, p_strong = both + only_weak, both + only_strong
-        gain = p_strong - p_weak
-        scores = {"p_weak": p_weak, "p_strong": p_strong, "gain": gain, "need_strong": (gain + 1 - p_weak) / 2}
+        need = float(need_strong(self.outcome[row]))
+        scores = {"p_weak": p_weak, "p_strong": p_strong, "gain": p_strong - p_weak, "need_strong": need}
         dimensions = dict(zip(self.dimension_names, self.dimensions[row].round(DECIMALS).tolist(), strict=False))
         return {
             **{name: None if np.isnan(value) else round(value, DECIMALS) for name, value in scores.items()},

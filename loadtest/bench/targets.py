@@ -101,7 +101,7 @@ def start_router(lab: Lab, triton: Mapping[str, object], **server: object) -> tu
             "default": {
                 "type": "threshold",
                 "score": "need_strong",
-                "tiers": [{"model": "cheap"}, {"model": "expensive", "from": 0.4}],
+                "tiers": [{"model": "cheap"}, {"model": "expensive", "from": 0.32}],
             }
         },
     }

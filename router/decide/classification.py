@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
-from router.settings import COMPLEXITY_WEIGHTS
+from router.settings import COMPLEXITY_WEIGHTS, GAIN_SHARE
 
 OUTCOMES = ("both", "only_strong", "only_weak", "neither")
 
@@ -70,8 +70,8 @@ class Classification:
 
     @property
     def need_strong(self) -> float:
-        """The mean of gain (best in domain) and 1 - p_weak (best out of domain), in -0.5..1."""
-        return (self.gain + 1.0 - self.p_weak) / 2.0
+        """Mostly gain (best in domain), the rest 1 - p_weak (best out of domain); in -GAIN_SHARE..1."""
+        return GAIN_SHARE * self.gain + (1.0 - GAIN_SHARE) * (1.0 - self.p_weak)
 
     def score(self, name: str) -> float:
         """Return one of SCORE_NAMES; ValueError when the model lacks the head that it needs."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast, get_args
 
 from router.settings.types import (
+    GAIN_SHARE,
     SCORE_NAMES,
     Conversation,
     ExpectedValuePolicy,
@@ -172,9 +173,14 @@ def _tiers(section: Section, score: tuple[tuple[str, float], ...], models: Model
 
 def score_range(score: tuple[tuple[str, float], ...]) -> tuple[float, float]:
     """Return the lowest and highest value that a weighted sum of scores can take."""
-    # need_strong is the mean of gain (-1..1) and 1 - p_weak (0..1); where gain is -1, p_weak is 1.
+    # need_strong is made of gain (-1..1) and 1 - p_weak (0..1); where gain is -1, p_weak is 1.
     # few_shots is a number of examples in NVIDIA's own model, and part of its complexity.
-    limits = {"gain": (-1.0, 1.0), "need_strong": (-0.5, 1.0), "few_shots": (0.0, 5.0), "complexity": (0.0, 1.2)}
+    limits = {
+        "gain": (-1.0, 1.0),
+        "need_strong": (-GAIN_SHARE, 1.0),
+        "few_shots": (0.0, 5.0),
+        "complexity": (0.0, 1.2),
+    }
     ends = [
         sorted((weight * limits.get(name, (0.0, 1.0))[0], weight * limits.get(name, (0.0, 1.0))[1]))
         for name, weight in score

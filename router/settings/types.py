@@ -30,6 +30,9 @@ COMPLEXITY_WEIGHTS = {
 }
 """NVIDIA's complexity score: this weighted sum of the dimensions."""
 
+GAIN_SHARE = 0.75
+"""Of gain in need_strong; the rest is 1 - p_weak."""
+
 SCORE_NAMES = ("gain", "need_strong", "p_weak", "p_strong", "one_minus_p_weak", *DIMENSIONS, "complexity")
 """What a threshold policy can compare. More means: a more capable model is worth it (except p_weak)."""
 

@@ -67,7 +67,7 @@ def running_service(directory: Path, models: Path, **settings: Mapping[str, Any]
                 "versions": f"${{file:{model / 'shares'}}}",
             },
             "models": {"cheap": upstream, "expensive": {**upstream, "price": {"input": 10, "output": 20}}},
-            "policies": {"default": tiers("cheap", "expensive", start=0.25)},
+            "policies": {"default": tiers("cheap", "expensive", start=0.15)},
             **settings,
         }
         router = RouterProcess.start(config, directory / "router")

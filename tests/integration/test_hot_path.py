@@ -60,7 +60,7 @@ class Router:
     def start(cls, directory: Path, triton: LocalTriton, upstream: int) -> Router:
         port, count_port = free_port(), free_port()
         model = {"api_base": f"http://127.0.0.1:{upstream}/v1", "price": {"input": 1, "output": 2}}
-        tiers = [{"model": "cheap"}, {"model": "expensive", "from": 0.4}]
+        tiers = [{"model": "cheap"}, {"model": "expensive", "from": 0.32}]
         config = {
             "server": {"port": port, "max_lag_ms": 0},
             "admin": {"port": free_port()},

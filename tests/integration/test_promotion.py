@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from classifier.metrics import need_strong
 from tests.integration.canary_service import FAST, VOCABULARY, Load, Service, running_service
 from tests.integration.router_process import REPOSITORY, wait_until
 from tests.tiny_classifier import TRITON_MODELS, expected_probabilities, write_tiny_repository, write_tiny_version
@@ -30,12 +31,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The strong model is always right, the weak one where the tiny classifier sees no need of the other."""
     rng = np.random.default_rng(3)
-    rows = []
-    for _ in range(400):
-        words = rng.choice(VOCABULARY, int(rng.integers(2, 6))).tolist()
-        _, only_strong, only_weak, neither = expected_probabilities(words)[0]
-        need_strong = (2 * only_strong - only_weak + neither) / 2
-        rows.append({"prompt": " ".join(words), "weak_score": float(need_strong < 0.25), "strong_score": 1.0})
+    prompts = [rng.choice(VOCABULARY, int(rng.integers(2, 6))).tolist() for _ in range(400)]
+    needs = need_strong(np.array([expected_probabilities(words)[0] for words in prompts]))
+    rows = [
+        {"prompt": " ".join(words), "weak_score": float(need < np.median(needs)), "strong_score": 1.0}
+        for words, need in zip(prompts, needs.tolist(), strict=True)
+    ]
     path = tmp_path_factory.mktemp("held-out") / "held_out.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return path

@@ -87,9 +87,10 @@ def test_bootstrap_of_a_constant_score_still_has_a_width() -> None:
     assert interval.high - interval.low > 0.02
 
 
-def test_need_strong_is_the_mean_of_gain_and_of_the_weak_models_failure() -> None:
+def test_need_strong_is_three_quarters_gain_and_one_the_weak_models_failure() -> None:
     outcome = np.array([[0.4, 0.3, 0.1, 0.2], [0, 1, 0, 0], [1, 0, 0, 0]])
-    assert need_strong(outcome) == pytest.approx([(0.2 + 0.5) / 2, 1, 0])
+    assert need_strong(outcome) == pytest.approx([0.75 * 0.2 + 0.25 * 0.5, 1, 0])
+    assert float(need_strong(outcome[0])) == pytest.approx(0.275)
 
 
 def test_arrays_of_different_length_are_refused() -> None:

@@ -41,7 +41,7 @@ def test_every_row_gets_the_scores_that_triton_would_give(version: Path, tmp_pat
         assert row["p_weak"] == pytest.approx(both + only_weak, abs=1e-5)
         assert row["p_strong"] == pytest.approx(both + only_strong, abs=1e-5)
         assert row["gain"] == pytest.approx(only_strong - only_weak, abs=1e-5)
-        assert row["need_strong"] == pytest.approx((row["gain"] + 1 - row["p_weak"]) / 2, abs=1e-5)
+        assert row["need_strong"] == pytest.approx(0.75 * row["gain"] + 0.25 * (1 - row["p_weak"]), abs=1e-5)
         assert row["task_type"] == predict(version, [prompt], quiet).task_types[int(task.argmax())]
         assert list(row["dimensions"].values()) == pytest.approx(dimensions.tolist(), abs=1e-5)
         assert row["length"] == len(prompt.split())

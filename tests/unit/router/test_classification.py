@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from classifier import metrics as offline
 from router.decide.classification import OUTCOMES, Classification, Labels, Version
 from router.settings import DIMENSIONS, SCORE_NAMES, TASK_TYPES
 from tests.unit.router.examples import classification
@@ -24,7 +26,7 @@ def test_scores_are_the_marginals_of_the_four_outcomes() -> None:
     assert scored.p_weak == pytest.approx(0.4)
     assert scored.p_strong == pytest.approx(0.7)
     assert scored.gain == pytest.approx(0.3)
-    assert scored.need_strong == pytest.approx((0.3 + 0.6) / 2)
+    assert scored.need_strong == pytest.approx(0.75 * 0.3 + 0.25 * 0.6)
     assert scored.score("one_minus_p_weak") == pytest.approx(0.6)
 
 
@@ -41,7 +43,8 @@ def test_scores_stay_in_their_ranges_and_follow_the_labels_not_the_positions(
     assert -slack <= scored.p_weak <= 1 + slack
     assert -slack <= scored.p_strong <= 1 + slack
     assert -1 - slack <= scored.gain <= 1 + slack
-    assert -0.5 - slack <= scored.need_strong <= 1 + slack
+    assert -0.75 - slack <= scored.need_strong <= 1 + slack
+    assert scored.need_strong == pytest.approx(float(offline.need_strong(np.array(outcome))))
     assert scored.gain == pytest.approx(scored.outcome_of("only_strong") - scored.outcome_of("only_weak"))
 
 

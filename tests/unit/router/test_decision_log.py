@@ -47,7 +47,7 @@ def test_a_line_says_what_was_decided_why_and_what_it_cost() -> None:
         "p_weak": pytest.approx(0.3),
         "p_strong": pytest.approx(0.8),
         "gain": pytest.approx(0.5),
-        "need_strong": pytest.approx(0.6),
+        "need_strong": pytest.approx(0.55),
         "task_type": "Chatbot",
         "turns": 1,
         "outcome": "ok",
