@@ -1,10 +1,11 @@
 """What the modules of commands share."""
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 
 class Add(Protocol):
@@ -23,3 +24,9 @@ def progress_on_stderr() -> Callable[[str], None]:
         print(f"{time.monotonic() - start:6.1f} s  {message}", file=sys.stderr, flush=True)
 
     return show
+
+
+def print_for_programs(document: Mapping[str, Any]) -> None:
+    """One line of JSON on stdout; not on a terminal, where the same figures stand above it to be read."""
+    if not sys.stdout.isatty():
+        print(json.dumps(document))

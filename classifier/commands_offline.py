@@ -1,12 +1,11 @@
 """predict, import, evaluate and calibrate: a version's files or only its scores; neither torch nor Triton."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Final
 
 from classifier import convert, threshold
-from classifier.command import Add, progress_on_stderr
+from classifier.command import Add, print_for_programs, progress_on_stderr
 from classifier.errors import DataError
 from classifier.metrics import Interval
 from classifier.scored import OWN_SCORES, Price, Prices, Scored, scored_by_version, scored_file
@@ -92,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     --scores takes JSON lines with weak_score, strong_score and a router's `score`, or what `predict` has written.
     --model scores --data with the version's own code; rows that it was trained on flatter it, the figures of its
     own test split are in its spec.json. --report writes Markdown, JSON and pictures. With both prices the dollars are
-    told too. The last line of stdout is one JSON document of the figures.
+    told too. Where stdout is no terminal, its last line is one JSON document of the figures.
     """
     from classifier.evaluate import evaluate as run
     from classifier.evaluate import table
@@ -113,7 +112,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         write_report(arguments.report, evaluation, about)
         print(f"report in {arguments.report}")
-    print(json.dumps({"rows": evaluation["rows"], **(routing["routers"] if routing else {})}))
+    print_for_programs({"rows": evaluation["rows"], **(routing["routers"] if routing else {})})
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
@@ -121,8 +120,8 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     The threshold is chosen on one half of the sample and judged on the other; near-duplicates stay on one side. The
     target quality is reached with the confidence asked for if new prompts are like the sample. A cost needs
-    both prices; tokens come from the rows, else 4 characters are one and answers have --output-tokens. The last line
-    of stdout is one JSON document.
+    both prices; tokens come from the rows, else 4 characters are one and answers have --output-tokens. Where stdout
+    is no terminal, its last line is one JSON document.
     """
     prices = _prices(arguments)
     scored, _ = _sample(arguments)
@@ -141,7 +140,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     for name, (label, form) in _EXPECTED.items():
         if name in found.expected:
             print(f"  {label:<32}{_shown(found.expected[name], form)}")
-    print(json.dumps(found.document()))
+    print_for_programs(found.document())
 
 
 _POLICY: Final = """\

@@ -1,4 +1,7 @@
+import contextlib
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -155,6 +158,21 @@ def test_the_command_line_prints_the_table_and_one_json_document_last(tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "always strong" in done.stdout
     assert set(json.loads(done.stdout.splitlines()[-1])) == {"rows", "random", "prompt length", "score"}
+
+
+def test_on_a_terminal_there_is_the_table_alone(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    path = scores(tmp_path / "s.jsonl")
+    command = [sys.executable, "-m", "classifier", "evaluate", "--scores", str(path), "--bootstrap", "20"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(theirs)
+    seen = b""
+    with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # a pty ends with an error
+        while part := terminal.read(4096):
+            seen += part
+    assert done.returncode == 0, done.stderr
+    assert b"always strong" in seen
+    assert b"{" not in seen
 
 
 @pytest.mark.parametrize("command", ["train", "export", "predict", "evaluate", "calibrate", "render-config"])
