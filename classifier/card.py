@@ -23,6 +23,7 @@ def model_card(spec: dict[str, Any], size: int) -> str:
     if held_out is not None:
         parts += [
             f"## Out of domain: each source judged by a model that saw none of it ({held_out['rows']:,} prompts)\n",
+            *([f"{held_out['note']}\n"] if "note" in held_out else []),
             routing_table(held_out),
             source_table(held_out["sources"]),
         ]

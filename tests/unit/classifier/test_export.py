@@ -13,6 +13,7 @@ pytest.importorskip("safetensors")
 from tokenizers import Tokenizer  # noqa: E402  # after the skip
 
 from classifier import checkpoint  # noqa: E402  # after the skip
+from classifier.card import model_card  # noqa: E402  # after the skip
 from classifier.corpus import build_corpus, split_by_group  # noqa: E402  # after the skip
 from classifier.errors import CheckpointError, ExportError  # noqa: E402  # after the skip
 from classifier.export import CODE, export, parity  # noqa: E402  # after the skip
@@ -150,6 +151,20 @@ def test_export_writes_a_version_and_its_config(tmp_path: Path) -> None:
     assert "python -m classifier train" in card
     assert "reasoning 0.700" in card
     assert any("parity with torch" in message for message in messages)
+
+
+def test_a_card_says_of_which_runs_its_figures_out_of_domain_are() -> None:
+    spec = {
+        "name": "tiny",
+        "task_types": list(TASK_TYPES),
+        "encoder": {"kind": "static", "source": "random numbers", "shape": {"dimensions": 8, "bigrams": 16}},
+        "max_tokens": 512,
+        **facts(),
+    }
+    assert "Out of domain" not in model_card(spec, 1_000_000)
+    spec["metrics"]["leave_one_source_out"] = {**spec["metrics"]["test_split"], "rows": 1234, "note": "Smaller runs."}
+    _, _, held_out = model_card(spec, 1_000_000).partition("## Out of domain")
+    assert "(1,234 prompts)\n\nSmaller runs.\n\n| score |" in held_out
 
 
 def test_too_large_a_model_is_refused_before_anything_is_written(
