@@ -84,6 +84,7 @@ def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> in
         router,
         loop="uvloop",
         interface="asgi3",
+        ws="none",  # an offer to speak WebSocket is declined like any other
         http=partial(HTTPProtocol, admission=router.admission),  # type: ignore[arg-type] # called like the class
         backlog=BACKLOG,
         access_log=False,

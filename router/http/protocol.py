@@ -11,6 +11,7 @@ import random
 from math import ceil
 from typing import Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
@@ -61,7 +62,16 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, but no head without an end."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            [head_ends_at] = offer.args
+            self._decline_offer(data[head_ends_at:])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
         if self._in_head:  # a head that came whole, as nearly all do, needs no timer
             if self._head_bytes == 0:
                 late = HeadTimeout(f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} s.")
@@ -79,6 +89,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Hand over, unless the router has enough to do: a refusal must cost far less than an answer."""
         self._leave_head()
+        if self.parser.should_upgrade():
+            return
         if self._may_be_refused() and self._admission.refuses():
             self._turn_away()
         else:
@@ -94,6 +106,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note a request's last byte."""
+        if self.parser.should_upgrade():
+            return
         if self._skipping:
             self._skipping = False
             self._leave_head()
@@ -101,6 +115,22 @@ class HTTPProtocol(HttpToolsProtocol):
             self._timer = self.loop.call_later(stays_s, self.transport.close)
         else:
             super().on_message_complete()
+
+    def _decline_offer(self, rest: bytes) -> None:
+        """Read a request that offers another protocol once more, without the offer, which HTTP lets a server ignore.
+
+        Java's HTTP client offers HTTP/2 with each first request. httptools takes what follows such a head for the other
+        protocol, and loses the body.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":  # that is no offer
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _turn_away(self) -> None:
         """Refuse at once. Who comes back at once, again and again, is read the later each time.

@@ -214,6 +214,7 @@ MALFORMED = {
     "a NUL": HEAD + b"x-a: \x00\r\ncontent-length: 2\r\n\r\n{}",
     "a chunk's size that is none": HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n",
     "another protocol": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(50),
+    "a tunnel": HEAD.replace(b"POST /v1/chat/completions", b"CONNECT router:443", 1) + b"upgrade: h2c\r\n\r\n",
     "a method that is none": HEAD.replace(b"POST", b"PO ST", 1) + b"content-length: 2\r\n\r\n{}",
 }
 
@@ -229,6 +230,38 @@ def test_what_is_no_request(stack: Stack, sent: bytes) -> None:
         answer = answer_on(connection)
     assert (answer.status, answer.error()["code"]) == (400, "malformed_request")
     assert stack.cheap.stats()["requests"] == before
+
+
+OFFERS = {
+    "HTTP/2": b"upgrade: h2c\r\nconnection: Upgrade, HTTP2-Settings\r\nhttp2-settings: AAMAAABkAAQBAAAA\r\n",
+    "WebSocket": b"upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n",
+}
+
+
+@pytest.mark.fault(
+    "the client offers another protocol, as Java's HTTP client does with each first request",
+    "it is answered by HTTP/1.1, and so is what follows on the connection",
+)
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("piece", [7, 65536])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunks", "length"])
+def test_an_offer_to_change_the_protocol(router: RouterProcess, offer: bytes, piece: int, chunked: bool) -> None:
+    body = json.dumps(chat_body(PROMPT, model="cheap")).encode()
+    length = b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    framed = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else length
+    with counted(router, "ok"), connected(router) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sent = HEAD + offer + framed
+        for start in range(0, len(sent), piece):
+            connection.sendall(sent[start : start + piece])
+        with closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            assert (response.status, json.loads(response.read())["object"]) == (200, "chat.completion")
+        connection.sendall(b"GET /health HTTP/1.1\r\nhost: router\r\n" + offer + b"\r\n")
+        connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        with closing(http.client.HTTPResponse(connection)) as response:
+            response.begin()
+            assert (response.status, json.loads(response.read())) == (200, {"status": "OK"})
 
 
 @pytest.mark.fault(

@@ -31,7 +31,10 @@ LEVELS = (
 )
 # Third-party packages (and their parts) that only some parts of the router may know.
 OWNERS = {
-    "httptools": ("router.upstream.http1",),
+    "httptools": (
+        "router.http.protocol",
+        "router.upstream.http1",
+    ),
     "grpc": ("router.decide.triton",),
     "tritonclient": ("router.decide.triton",),
     "fastapi": ("router.http", "router.app"),
