@@ -20,7 +20,7 @@ from router.clients.rates import Rates
 from router.clients.spending import Ledger, Spending
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification, Version
-from router.decide.decider import Decider, classifier_of
+from router.decide.decider import Decider, classifiers
 from router.decide.lanes import Lane, Lanes
 from router.decide.scorer import ClassificationCache, Guard, Scorer
 from router.decide.triton import Classifier, LabelClassifier, TritonClassifier, TritonConnection
@@ -42,7 +42,7 @@ from router.http.reload import Reload, reload_api
 from router.http.route import route_api
 from router.http.same_site import same_site_only
 from router.metrics import Metrics
-from router.settings import FixedPolicy, LabelPolicy, Settings, TritonSettings
+from router.settings import Settings, TritonSettings
 from router.tracing import Tracing
 from router.upstream.client import UpstreamClient
 from router.upstream.replicas import Replicas
@@ -147,6 +147,7 @@ class Application:
             title="LLM router",
             version=__version__,
             description="Every prompt is scored; the cheapest model that suffices answers.",
+            redoc_url=None,  # /docs shows the same
         )
         canary = Canary(decider, settings.triton.on_failure, process.admission)
         route, ops = route_api(settings, decider), ops_api(settings, canary, process.metrics)
@@ -182,23 +183,18 @@ def _decider(
     settings: Settings, triton: TritonConnection, accountant: Accountant, tracing: Tracing, caches: Caches
 ) -> Decider:
     """Return the decider with the lanes of each Triton model that a policy needs; known scores stay known."""
-    labels = {}
-    for policy in settings.policies.values():
-        if not isinstance(policy, FixedPolicy):
-            names = tuple(label for label, _ in policy.llms) if isinstance(policy, LabelPolicy) else ()
-            labels[classifier_of(policy, settings)] = names
     limits = settings.triton
     unshared = dataclasses.replace(limits, versions=())
-    known = {(unshared, name, names): ClassificationCache(limits.cache_entries) for name, names in labels.items()}
+    known = {(unshared, *asked): ClassificationCache(limits.cache_entries) for _, asked in classifiers(settings)}
     kept = {key: caches.get(key, cache) for key, cache in known.items()}
     caches.clear()
     caches.update(kept)
     lanes = {}
-    for (_, name, names), cache in kept.items():
-        shares = limits.versions if name == limits.model and not names else ()
-        lanes[name] = Lanes(
+    for (_, name, labels), cache in kept.items():
+        shares = limits.versions if name == limits.model and not labels else ()
+        lanes[name, labels] = Lanes(
             [
-                (percent, _lane(name, Version(version), names, triton, limits, cache, accountant, tracing))
+                (percent, _lane(name, Version(version), labels, triton, limits, cache, accountant, tracing))
                 for version, percent in shares or [("", 100.0)]
                 if percent > 0
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -20,6 +20,9 @@ from router.settings import FixedPolicy, LabelPolicy, PolicySettings, Settings
 logger = logging.getLogger("router.decide")
 
 NO_POLICY = "none"
+
+Asked = tuple[str, tuple[str, ...]]
+"""A Triton model, and the labels that a policy has for its output; () where the model brings its own."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -61,11 +64,12 @@ def manual(model: str, label: str | None = None, policy: str = NO_POLICY) -> Dec
 
 
 class Decider:
-    """Takes a policy and a prompt, gives a `Decision`; `lanes` by Triton model name."""
+    """Takes a policy and a prompt, gives a `Decision`; `lanes` are those to each classifier that a policy needs."""
 
-    def __init__(self, settings: Settings, lanes: Mapping[str, Lanes]) -> None:
+    def __init__(self, settings: Settings, lanes: Mapping[Asked, Lanes]) -> None:
         self._settings = settings
         self._lanes = lanes
+        self._lanes_of = {policy.name: lanes[asked] for policy, asked in classifiers(settings)}
         self._fits: dict[tuple[str, Version], bool] = {}
 
     async def decide(
@@ -96,7 +100,7 @@ class Decider:
         texts = texts_to_classify(prompt.messages, policy.conversation, self._settings.triton.max_text_chars)
         if not texts:
             return self._default(policy, "no_text")
-        scorer = self._lanes[classifier_of(policy, self._settings)].lane_of(prompt).scorer
+        scorer = self._lanes_of[policy.name].lane_of(prompt).scorer
         try:
             classifications, hits = await scorer.score(texts)
             choice = self._choose(policy, classifications, prompt)
@@ -125,10 +129,9 @@ class Decider:
         Raises ConfigurationError when a policy needs what its model lacks, ClassifierError when Triton cannot say.
         """
         problems = []
-        for policy in self._settings.policies.values():
-            if not isinstance(policy, FixedPolicy):
-                for lane in self._lanes[classifier_of(policy, self._settings)]:
-                    problems += unmet_needs(policy, await lane.classifier.labels())
+        for policy, asked in classifiers(self._settings):
+            for lane in self._lanes[asked]:
+                problems += unmet_needs(policy, await lane.classifier.labels())
         if problems:
             raise ConfigurationError([f"{self._settings.source}: {problem}" for problem in problems])
 
@@ -137,17 +140,16 @@ class Decider:
 
         Raises ClassifierError when one has no answer, or one that a policy cannot use.
         """
-        served: dict[str, list[Classification]] = {}
-        for name, lanes in self._lanes.items():
+        served: dict[Asked, list[Classification]] = {}
+        for asked, lanes in self._lanes.items():
             for lane in lanes:
                 [result] = await lane.guard.classify(["Is the classifier alive?"])
                 if isinstance(result, ClassifierError):
                     raise result
-                served.setdefault(name, []).append(result)
+                served.setdefault(asked, []).append(result)
                 lane.scorer.saw(result.version)
-        for policy in self._settings.policies.values():
-            if not isinstance(policy, FixedPolicy):
-                self._check_fit(policy, served[classifier_of(policy, self._settings)])
+        for policy, asked in classifiers(self._settings):
+            self._check_fit(policy, served[asked])
 
     async def close(self) -> None:
         """Stop the batchers; whoever still waits falls back."""
@@ -180,6 +182,10 @@ class Decider:
         )
 
 
-def classifier_of(policy: PolicySettings, settings: Settings) -> str:
-    """Return the Triton model that scores for this policy."""
-    return policy.triton_model if isinstance(policy, LabelPolicy) else settings.triton.model
+def classifiers(settings: Settings) -> Iterator[tuple[PolicySettings, Asked]]:
+    """Yield every policy that needs a score, and the classifier that gives it."""
+    for policy in settings.policies.values():
+        if isinstance(policy, LabelPolicy):
+            yield policy, (policy.triton_model, tuple(label for label, _ in policy.llms))
+        elif not isinstance(policy, FixedPolicy):
+            yield policy, (settings.triton.model, ())

@@ -104,6 +104,23 @@ def test_the_openai_client_with_an_extra_body(v1: RouterProcess, stream: bool) -
     assert models == {"mistralai/mixtral-8x22b-instruct-v0.1"}
 
 
+def test_policies_of_one_model_keep_their_own_names_for_its_output(
+    triton: LocalTriton, llm: SimulatedLLM, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(config_for(llm))
+    [task_router] = [policy for policy in config["policies"] if policy["name"] == "task_router"]
+    renamed = [entry | {"name": f"our {entry['name']}"} for entry in task_router["llms"]]
+    config["policies"].append(task_router | {"name": "renamed", "llms": renamed})
+    environment = {"NVIDIA_API_KEY": KEY, "LLM_ROUTER_TRITON_URL": triton.grpc_url}
+    router = RouterProcess.start(config, tmp_path, env=environment)
+    try:
+        for policy, names in {"task_router": task_router["llms"], "renamed": renamed}.items():
+            [turn] = router.post(request(policy=policy), "/v1/route").json()["turns"]
+            assert list(turn["task_type"]) == [entry["name"] for entry in names]
+    finally:
+        router.stop()
+
+
 def test_its_other_endpoints(v1: RouterProcess) -> None:
     assert v1.get("/health").json() == {"status": "OK"}
     config = v1.get("/config")

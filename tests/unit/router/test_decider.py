@@ -13,7 +13,7 @@ import pytest
 from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
 from router.decide.classification import Classification, Labels, Version
-from router.decide.decider import Decider, Decision, classifier_of, manual
+from router.decide.decider import Asked, Decider, Decision, classifiers, manual
 from router.decide.lanes import Lane, Lanes
 from router.decide.prompt import Prompt
 from router.decide.scorer import ClassificationCache, Guard, Scorer
@@ -69,8 +69,7 @@ def lane(classifier: Classifier, version: str = "") -> Lane:
 def decider(fake: FakeClassifier, configured: Settings | None = None) -> Decider:
     """A decider whose every policy asks the same fake."""
     configured = configured or settings()
-    names = {classifier_of(policy, configured) for policy in configured.policies.values()}
-    return Decider(configured, dict.fromkeys(names, Lanes([(100, lane(fake))])))
+    return Decider(configured, {asked: Lanes([(100, lane(fake))]) for _, asked in classifiers(configured)})
 
 
 def chat(*turns: str) -> Prompt:
@@ -238,10 +237,8 @@ def test_a_policy_that_the_served_model_cannot_satisfy_stops_the_start() -> None
 def test_the_canary_asks_every_classifier_past_its_cache() -> None:
     async def main() -> None:
         well, ill = FakeClassifier(), FakeClassifier()
-        routes = Decider(
-            settings(),
-            {"prompt_classifier": Lanes([(100, lane(well))]), "task_router_ensemble": Lanes([(100, lane(ill))])},
-        )
+        ours, nvidias = dict.fromkeys(asked for _, asked in classifiers(settings()))
+        routes = Decider(settings(), {ours: Lanes([(100, lane(well))]), nvidias: Lanes([(100, lane(ill))])})
         with pytest.raises(ClassifierError) as bad_row:
             await routes.canary()
         assert bad_row.value.reason == "invalid_output"
@@ -287,7 +284,7 @@ def test_a_conversation_keeps_its_version_and_its_turns_are_never_scored_by_two(
         old, new = FakeClassifier(), FakeClassifier()
         for version, fake in (("1", old), ("2", new)):
             fake.says = {text: classification(version=version) for text in map(str, range(100))}
-        shared = {"prompt_classifier": Lanes([(70, lane(old, "1")), (30, lane(new, "2"))])}
+        shared: dict[Asked, Lanes] = {("prompt_classifier", ()): Lanes([(70, lane(old, "1")), (30, lane(new, "2"))])}
         decider = Decider(settings({TIERS.name: TIERS}), shared)
         first = {text: (await decider.decide(TIERS, chat(text))).classifier_version for text in map(str, range(100))}
         assert set(first.values()) == {"1", "2"}
@@ -301,7 +298,9 @@ def test_a_conversation_keeps_its_version_and_its_turns_are_never_scored_by_two(
 
 def test_every_version_that_gets_a_share_is_held_against_the_policies() -> None:
     lacking = FakeClassifier(labels=dataclasses.replace(LABELS, outcomes=()))
-    shared = {"prompt_classifier": Lanes([(90, lane(FakeClassifier(), "1")), (10, lane(lacking, "2"))])}
+    shared: dict[Asked, Lanes] = {
+        ("prompt_classifier", ()): Lanes([(90, lane(FakeClassifier(), "1")), (10, lane(lacking, "2"))])
+    }
 
     async def main() -> None:
         with pytest.raises(ConfigurationError, match="outcome"):
