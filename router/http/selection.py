@@ -156,7 +156,7 @@ def _threshold_value(claim: _Claim) -> float:
         value = math.nan
     if not -1.0 <= value <= 1.0:
         raise InvalidRequest(
-            f"'{claim.where}' must be a threshold, a number from -1 to 1, not '{_short(claim.value)}'.",
+            f"The threshold in '{claim.where}' must be a number from -1 to 1, not '{_short(claim.value)}'.",
             param=claim.where,
         )
     return value

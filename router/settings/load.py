@@ -44,6 +44,10 @@ OVERRIDES = {
 }
 """Environment variables that win over the file, in both formats."""
 
+_TAKEN = {
+    "auto": "clients say it for the default policy",
+    "none": "answers and metrics say it where no policy or model was chosen",
+}
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -254,8 +258,8 @@ def _default_policy(root: Section, names: list[str]) -> str:
 
 
 def _check_name(name: str, node: Node, problems: Problems) -> None:
-    if name == "auto":
-        problems.add(node, 'the name "auto" is taken: clients say it for the default policy; choose another')
+    if name in _TAKEN:
+        problems.add(node, f"the name {shown(name)} is taken: {_TAKEN[name]}; choose another")
     elif not re.fullmatch(r"[!-?A-~]{1,128}", name):
         problems.add(node, f'the name {shown(name)} must be 1 to 128 printable ASCII characters, no space, no "@"')
 
@@ -263,6 +267,8 @@ def _check_name(name: str, node: Node, problems: Problems) -> None:
 def _log_file(value: str) -> str | None:
     if not value.startswith("/"):
         return "must be an absolute path, such as /var/log/llm-router/decisions.jsonl"
+    if Path(value).is_dir():
+        return "is a directory; name a file in it"
     folder = Path(value).parent
     return None if folder.is_dir() else f"must be in a directory that is there; {folder} is not: make it"
 

@@ -90,7 +90,7 @@ def web_address(value: str) -> str | None:
     """Say what is wrong with an http(s) URL, None when nothing is."""
     try:
         url = urlsplit(value)
-        valid = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
         valid = False
     if valid and not value.isascii():

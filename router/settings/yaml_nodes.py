@@ -3,7 +3,7 @@
 Scalars stay text: the reader of a key knows whether it must be a number or a name, so `model: no` is the
 model "no", and `port: ${PORT:-8084}` is a number. A variable's value can never add structure to the file.
 
-    ${VAR}            the variable's value; an error when it is not set
+    ${VAR}            the variable's value; an error when it is not set or empty
     ${VAR:-default}   the default when it is not set or empty
     ${file:/a/path}   what the file holds, such as a mounted secret; an error when it cannot be read
     ${file:/a/path:-default}   the default when there is no such file
@@ -175,9 +175,9 @@ def resolve(reference: str, environ: Mapping[str, str]) -> tuple[str, str | None
     value = environ.get(name)
     if default is not None:
         return value or default, None
-    if value is None:
+    if not value:  # a variable that Compose passes on without having it is set, to nothing
         hint = f"set it, or give a default: ${{{name}:-value}}"
-        return "", f"needs the environment variable {name}, which is not set; {hint}"
+        return "", f"needs the environment variable {name}, which is {'not set' if value is None else 'empty'}; {hint}"
     return value, None
 
 

@@ -13,7 +13,7 @@ from router.settings import Settings, load_settings
 DATA = Path(__file__).parent / "data"
 GOOD = (DATA / "router.yaml").read_text()
 KEY = "sk-canary-7f3a"
-ENVIRON = {"KEY": KEY}
+ENVIRON = {"KEY": KEY, "NOTHING": ""}
 
 
 def write(directory: Path, content: str | bytes, name: str = "router.yaml") -> Path:
