@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -31,10 +33,7 @@ LEVELS = (
 )
 # Third-party packages (and their parts) that only some parts of the router may know.
 OWNERS = {
-    "httptools": (
-        "router.http.protocol",
-        "router.upstream.http1",
-    ),
+    "httptools": ("router.http.protocol", "router.upstream.http1"),
     "grpc": ("router.decide.triton",),
     "tritonclient": ("router.decide.triton",),
     "fastapi": ("router.http", "router.app"),
@@ -63,6 +62,15 @@ PURE = (
     "router.upstream.sse",
     "router.upstream.usage",
 )
+
+
+@pytest.mark.parametrize("room", ["router", "classifier"])
+def test_the_page_names_every_file(room: str) -> None:
+    code_spans = re.findall("`([^`\n]+)`", (ROOT / "docs" / "architecture.md").read_text())
+    named = [f"*/{span.removeprefix(f'{room}/')}" for span in code_spans if span.endswith(".py")]
+    files = [path for path in sources(room) if path.name != "__init__.py"]
+    unnamed = [path for path in files if not any(fnmatch(str(path), pattern) for pattern in named)]
+    assert [str(path.relative_to(ROOT)) for path in unnamed] == []
 
 
 def sources(room: str) -> list[Path]:
