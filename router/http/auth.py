@@ -58,8 +58,16 @@ class Gate:
         if client is None:
             return
         self._metrics.client_requests.labels(client.name, exchange.outcome).inc()
-        dollars = exchange.dollars if exchange.dollars is not None else exchange.expected_dollars
-        if exchange.billed and dollars:
+        if exchange.billed:
+            self._charge(client, exchange)
+        exchange.expected_cost = None  # the dashboard keeps exchanges, and no prompt
+
+    def _charge(self, client: ClientSettings, exchange: Exchange) -> None:
+        """Charge what the answer cost or, where that is not known, what one by that model is expected to."""
+        dollars = exchange.dollars
+        if dollars is None and exchange.expected_cost is not None and exchange.decision is not None:
+            dollars = exchange.expected_cost(exchange.decision.model)
+        if dollars:
             self._metrics.client_cost.labels(client.name).inc(dollars)
             if client.budget_per_day is not None:
                 self._spending.add(client.name, dollars)

@@ -120,7 +120,7 @@ class ChatEndpoint:
             exchange.decided(decision)
             self._accountant.decided(exchange)
             if exchange.client is not None:
-                exchange.expected_dollars = self._decider.expected_cost(decision.model, prompt)
+                exchange.expected_cost = partial(self._decider.expected_cost, prompt=prompt)
             interruption.limit(*self._total_limits[decision.model])
             chat = Chat(body, wants_stream, wants_usage, scope["headers"])
             await self._forwarder.forward(exchange, decision, chat, send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
@@ -22,7 +23,9 @@ class Exchange:
     started: float  # the moment when the whole body was here
     trace_id: str | None = None
     client: ClientSettings | None = None  # whose key came with it, when there are clients
-    expected_dollars: float | None = None  # what counts against a budget when the upstream tells no usage
+    expected_cost: Callable[[str], float | None] | None = (
+        None  # of a model, in dollars; until the end, as it has the prompt
+    )
     decision: Decision | None = None
     explanation: HeaderList = field(default_factory=list)
     fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked
@@ -36,7 +39,7 @@ class Exchange:
     baseline_dollars: float | None = None  # the same tokens at the policy's dearest model
     withhold_usage: bool = False
     answered: bool = False  # an upstream's answer has begun to leave; an error of ours is none
-    stream_open: bool = False  # they announced a stream whose end has not been sent
+    stream_open: bool = False  # it is a stream, whose end has not been sent
     broken: bool = False  # the upstream reported an error within its stream
     finished: bool = False  # a finish_reason or [DONE] has passed: what the model had to say is complete
     done: bool = False  # the stream's [DONE] has passed

@@ -202,6 +202,20 @@ def test_an_answer_that_never_began_costs_nothing(llm: SimulatedLLM, start: Star
     assert status_of(router) == 200
 
 
+@pytest.mark.fault("a client leaves the stream of a dearer model that stood in", "it is charged at that model's price")
+def test_a_stream_of_a_stand_in_that_is_left_is_charged(slow: SimulatedLLM, start: StartRouter, tmp_path: Path) -> None:
+    settings = with_budget(slow, tmp_path / "state", 100.0)
+    free, gone = {"input": 0, "output": 0}, f"http://127.0.0.1:{closed_port()}/v1"
+    settings["models"]["cheap"] |= {"api_base": gone, "price": free, "fallbacks": ["expensive"]}
+    router = start(settings)
+    with counted(router, "client_cancelled"), asking(router) as client:
+        messages: Any = [{"role": "user", "content": "Hello?"}]
+        stream = client.chat.completions.create(model="cheap", messages=messages, stream=True, max_tokens=300)
+        next(iter(stream))
+        stream.close()
+    assert router.metrics().total(CLIENT_COST, client="team") > 256
+
+
 @pytest.mark.fault("a reload while a key is at its limits", "requests and dollars that were counted stay counted")
 def test_counts_outlast_a_reload(start: StartRouter, llm: SimulatedLLM, tmp_path: Path) -> None:
     settings = with_budget(llm, tmp_path / "state", 1.0)
