@@ -158,7 +158,7 @@ class Application:
         models = {name: Replicas(model, settings.upstreams, process.metrics) for name, model in settings.models.items()}
         forwarder = Forwarder(models, self._upstream, self._accountant, self._tracing)
         chat = ChatEndpoint(settings, decider, forwarder, self._accountant, self._tracing, self._decision_log)
-        public = _in_front_of(api, process.admission.counted(chat))
+        public = _in_front_of(api, chat)
         if self._gate is not None:
             public = self._gate.guard(public)
         if not settings.admin.enabled:

@@ -162,7 +162,7 @@ class Metrics:
         )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop was, by a timer in it.", _LAG_S)
         self.loop_blocked = counter("event_loop_blocked", "Times that it was late by over 100 ms; the log says where.")
-        self.admitted_share = gauge("admitted_share", "Share of new requests that are let in.", of="min")
+        self.in_flight_limit = gauge("in_flight_limit", "Requests that may be in flight now.", of="sum")
         self.config_reloads = counter(
             "config_reloads", "Reloads of the configuration, each worker's own: ok or rejected.", "result"
         )

@@ -12,7 +12,7 @@ from math import ceil
 from typing import Any, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
@@ -22,7 +22,7 @@ from router.http.asgi import ON_DISCONNECT, Scope, request_id
 HEAD_TIMEOUT_S = 10.0
 SKIP_TIMEOUT_S = 10.0  # for the rest of a request that was refused
 MAX_HEAD_BYTES = 65_536
-_FIRST_REST_S, _LONGEST_REST_S = 0.02, 2.0
+_SOONEST_S, _LATEST_S = 0.5, 3.0  # of Retry-After
 
 _STATUS_LINES = {
     400: b"HTTP/1.1 400 Bad Request",
@@ -38,7 +38,8 @@ class HTTPProtocol(HttpToolsProtocol):
     _in_head = False
     _head_bytes = 0
     _skipping = False  # the rest of a request that was refused
-    _refusals = 0  # without an answer between them
+    _refused_last = False
+    _rest_s = 0.0  # after a refusal
 
     def __init__(self, *, admission: Admission, **uvicorns: Any) -> None:  # noqa: ANN401 - what uvicorn gives is its own
         super().__init__(**uvicorns)
@@ -94,10 +95,15 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._may_be_refused() and self._admission.refuses():
             self._turn_away()
         else:
-            self._refusals = 0
+            self._refused_last = False
             super().on_headers_complete()
-            if self.scope["method"] == "POST":
-                self.cycle.send = Answer(self.cycle).send  # type: ignore[assignment,method-assign] # uvicorn's own
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own type of it
+        """Start to answer a request; what is work counts."""
+        if cycle.scope["method"] == "POST":
+            cycle.send = Answer(cycle).send  # type: ignore[assignment,method-assign] # uvicorn's own
+            app = self._admission.counted(app)
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         """Pass a part of the body on."""
@@ -113,6 +119,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._leave_head()
             stays_s = self.timeout_keep_alive if self.parser.should_keep_alive() else 0
             self._timer = self.loop.call_later(stays_s, self.transport.close)
+            self._rest()
         else:
             super().on_message_complete()
 
@@ -133,18 +140,22 @@ class HTTPProtocol(HttpToolsProtocol):
         self.data_received(b"\r\n".join([*lines, b"", rest]))
 
     def _turn_away(self) -> None:
-        """Refuse at once. Who comes back at once, again and again, is read the later each time.
+        """Refuse at once. Who comes back too soon, when refusals are many, is read later: see `RefusalPace`.
 
-        A refusal has its price too: without this, clients that heed no Retry-After would leave no time for answers.
+        At the latest when it was told to return, so that clients which heed Retry-After never notice.
         """
         self._skipping = True
         self._timer = self.loop.call_later(SKIP_TIMEOUT_S, self.transport.close)
-        self._refusals += 1
-        self.transport.write(_overloaded(request_id({"headers": self.headers})))
-        if self._refusals > 1:
+        wait_s = random.uniform(_SOONEST_S, _LATEST_S)  # noqa: S311 - no secret; each another, lest all return at once
+        self.transport.write(_overloaded(wait_s, request_id({"headers": self.headers})))
+        pause_s = min(wait_s, self._admission.pause_s())
+        self._rest_s = pause_s if self._refused_last else 0.0  # while it is not read, it is not seen to leave either
+        self._refused_last = True
+
+    def _rest(self) -> None:
+        if self._rest_s > 0:
             self.flow.pause_reading()
-            rest_s = min(_LONGEST_REST_S, _FIRST_REST_S * 2.0 ** min(self._refusals - 2, 16))
-            self.loop.call_later(rest_s, self._read_again)
+            self.loop.call_later(self._rest_s, self._read_again)
 
     def _read_again(self) -> None:
         if not self.transport.is_closing():
@@ -176,10 +187,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _overloaded(id_: bytes) -> bytes:
-    """Return a refusal; each has another time to come again, so that not all do at once."""
-    wait_ms = random.randint(500, 3000)  # noqa: S311 - no secret
-    return _OVERLOADED % (wait_ms, ceil(wait_ms / 1000), id_)
+def _overloaded(wait_s: float, id_: bytes) -> bytes:
+    return _OVERLOADED % (int(1000 * wait_s), ceil(wait_s), id_)
 
 
 _OVERLOADED_BODY = Overloaded("The router is at its limit. Try again after the time in Retry-After.").body()

@@ -106,9 +106,9 @@ def test_the_gauges_of_the_dead_vanish(slow: SimulatedLLM, start_router: StartRo
         shares = {one: connections(one, slow.port) for one in workers_of(router)}
         victim = max(shares, key=lambda one: shares[one])
         victim.kill()
-        wait_until(lambda: router_says(router) == 8 - shares[victim])
         complete = [one.result() for one in streams]
-    assert complete.count(True) == 8 - shares[victim]
+    assert complete.count(True) == 8 - shares[victim] < 8
+    wait_until(lambda: router_says(router) == 0)  # what the dead had would stay for ever
 
 
 def router_says(router: RouterProcess) -> float:

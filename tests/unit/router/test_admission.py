@@ -2,85 +2,105 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from router.http.admission import Shedder, affordable
+from router.http.admission import RefusalPace, TimelyLimit, affordable
 
 TARGET_S = 0.025
 TICK_S = 0.02
+MANY = 1000
 
 
-def tick(shedder: Shedder, lag_s: float, times: int, now: float = 0.0) -> float:
+def tick(timely: TimelyLimit, lag_s: float, times: int, now: float = 0.0, in_flight: int = MANY) -> float:
     """Show the same lag so many ticks in a row; return the moment after them."""
     for _ in range(times):
         now += TICK_S + lag_s
-        shedder.observe(lag_s, now)
+        timely.observe(lag_s, in_flight, now)
     return now
 
 
-def admitted(shedder: Shedder, of: int) -> int:
-    return sum(shedder.admits() for _ in range(of))
-
-
 def test_a_loop_that_is_on_time_lets_everybody_in() -> None:
-    shedder = Shedder(TARGET_S)
-    tick(shedder, 0.024, 1000)
-    assert admitted(shedder, 100) == 100
+    timely = TimelyLimit(TARGET_S)
+    tick(timely, 0.024, 1000)
+    assert timely.limit == math.inf
 
 
 def test_one_long_delay_refuses_nobody() -> None:
-    shedder = Shedder(TARGET_S)
-    now = tick(shedder, 5.0, 1)
-    assert admitted(shedder, 100) == 100
-    now = tick(shedder, 0.001, 1, now)
-    tick(shedder, 0.2, 1, now)
-    assert admitted(shedder, 100) == 100
+    timely = TimelyLimit(TARGET_S)
+    now = tick(timely, 5.0, 1)
+    now = tick(timely, 0.001, 1, now)
+    tick(timely, 0.2, 1, now)
+    assert timely.limit == math.inf
 
 
-def test_a_lasting_delay_refuses_more_and_more_but_never_all() -> None:
-    shedder = Shedder(TARGET_S)
-    now = tick(shedder, 0.05, 5)
-    shares = [admitted(shedder, 1000)]
-    for _ in range(10):
-        now = tick(shedder, 0.05, 2, now)
-        shares.append(admitted(shedder, 1000))
-    assert shares == sorted(shares, reverse=True)
-    assert shares[-1] == pytest.approx(20, abs=1)
+def test_a_lasting_delay_lets_fewer_in_than_there_are_but_never_none() -> None:
+    timely = TimelyLimit(TARGET_S)
+    now = tick(timely, 0.05, 5)
+    assert timely.limit == MANY / 2, "the loop was late by twice the target"
+    tick(timely, 0.05, 50, now)
+    assert timely.limit == MANY / 2, "nobody has left since then"
+    tick(timely, 0.05, 50, now, in_flight=1)
+    assert timely.limit == 16
 
 
-def test_it_lets_more_in_as_soon_as_the_loop_is_on_time_again() -> None:
-    shedder = Shedder(TARGET_S)
-    now = tick(shedder, 0.5, 20)
-    assert admitted(shedder, 100) < 10
-    tick(shedder, 0.0, 100, now)
-    assert admitted(shedder, 100) == 100
+def test_it_lets_more_in_while_the_loop_is_on_time_again() -> None:
+    timely = TimelyLimit(TARGET_S)
+    now = tick(timely, 0.5, 20)
+    shrunk = timely.limit
+    now = tick(timely, 0.0, 100, now, in_flight=int(shrunk))
+    assert 2 * shrunk < timely.limit < 4 * shrunk, "two seconds later"
+    tick(timely, 0.0, 100_000, now)
+    assert timely.limit == math.inf
 
 
-def test_those_who_are_let_in_are_spread_evenly() -> None:
-    shedder = Shedder(TARGET_S)
-    shedder.share = 0.25
-    pattern = [shedder.admits() for _ in range(12)]
-    assert pattern == [False, False, False, True] * 3
+def test_a_delay_long_after_is_again_a_single_one() -> None:
+    timely = TimelyLimit(TARGET_S)
+    now = tick(timely, 0.5, 20)
+    now = tick(timely, 0.0, 500, now, in_flight=1)
+    grown = timely.limit
+    tick(timely, 0.5, 1, now, in_flight=1)
+    assert timely.limit == grown
 
 
 def test_without_a_target_nobody_is_refused() -> None:
-    shedder = Shedder(0.0)
-    tick(shedder, 5.0, 100)
-    assert admitted(shedder, 100) == 100
+    timely = TimelyLimit(0.0)
+    tick(timely, 5.0, 100)
+    assert timely.limit == math.inf
 
 
-def test_it_finds_the_share_that_the_processor_can_take() -> None:
-    """A made-up loop: the lag grows while more comes in than can be done, at five times what can be done."""
-    shedder, backlog_s, now, done = Shedder(TARGET_S), 0.0, 0.0, []
-    for _ in range(500):
-        came_s = 5 * TICK_S * shedder.share  # seconds of work
-        backlog_s = max(0.0, backlog_s + came_s - TICK_S)
-        done.append(min(TICK_S, came_s + backlog_s))
+@pytest.mark.parametrize("answer_s", [0.2, 5.0])
+def test_it_finds_how_many_the_processor_can_take(answer_s: float) -> None:
+    """A made-up loop: five times as many come as it can serve, each in flight for `answer_s`.
+
+    It takes turns as long as the work of all that are in flight, and can do 1,000 pieces of work a second; each
+    request needs 20 a second. So it is on time with up to 50, and late in proportion beyond.
+    """
+    timely, now, in_flight, served = TimelyLimit(TARGET_S), 0.0, 0.0, []
+    for _ in range(5000):
+        in_flight -= in_flight * TICK_S / answer_s
+        in_flight += max(0.0, min(5 * 50 * TICK_S / answer_s, timely.limit - in_flight))
+        lag_s = TARGET_S * max(0.0, in_flight - 40) / 10
         now += TICK_S
-        shedder.observe(backlog_s, now)
-    steady = done[100:]
-    assert sum(steady) / len(steady) > 0.8 * TICK_S
-    assert backlog_s < 4 * TARGET_S
+        timely.observe(lag_s, int(in_flight), now)
+        served.append(min(50.0, in_flight))
+    steady = served[1000:]
+    assert sum(steady) / len(steady) > 0.9 * 50
+    assert in_flight < 1.5 * 50
+
+
+def test_few_refusals_are_followed_by_no_pause() -> None:
+    pace = RefusalPace()
+    assert [pace.pause_s(now / 100) for now in range(200)] == [0.0] * 200
+
+
+def test_refusals_take_their_places_in_a_row() -> None:
+    pace = RefusalPace()
+    pauses = [pace.pause_s(7.0) for _ in range(4000)]
+    assert pauses[:20] == pytest.approx([0.0] * 20, abs=1e-9)
+    assert pauses[20:] == pytest.approx([(n + 1) / 1000 for n in range(3980)])
+    assert pace.pause_s(20.0) == 0.0, "the row has ended meanwhile"
 
 
 @pytest.mark.parametrize(("open_files", "requests"), [(64, 1), (256, 76), (1024, 384), (65536, 26188)])
