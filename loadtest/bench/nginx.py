@@ -67,7 +67,7 @@ def start_proxy(run_dir: Path, upstream_port: int) -> tuple[Child, int]:
 
 
 def _start(name: str, run_dir: Path, port: int, servers: str) -> Child:
-    run_dir.mkdir(parents=True)
+    run_dir.mkdir(parents=True, exist_ok=True)  # the section before may have had one here
     config = run_dir / "nginx.conf"
     config.write_text(_FRAME.format(run=run_dir, servers=servers))
     command = [_binary() or "nginx", "-p", str(run_dir), "-e", str(run_dir / "error.log"), "-c", str(config)]
