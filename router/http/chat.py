@@ -91,6 +91,8 @@ class ChatEndpoint:
         except RouterError as error:
             exchange.outcome = _outcome_of(error)
             self._accountant.failed(exchange, error)
+            if exchange.silent is not None and isinstance(error, UpstreamTimeout):  # it had all of `timeouts.total_s`
+                exchange.silent.failed(error)
             await _send_error(exchange, error, closing_gently(receive, send))
         except asyncio.CancelledError:  # the server's patience with open requests is over
             exchange.outcome = "stopped"

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from router.decide.decider import Decision
 from router.http.asgi import HeaderList
 from router.settings import ClientSettings
+from router.upstream.replicas import Endpoint
 from router.upstream.sse import Usage
 
 
@@ -29,6 +30,7 @@ class Exchange:
     decision: Decision | None = None
     explanation: HeaderList = field(default_factory=list)
     fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked
+    silent: Endpoint | None = None  # the server that was asked first, until something of its answer is here
     sent: float | None = None  # the moment when the request last left for an upstream
     waited_s: float = 0.0  # for attempts that failed before that
     ttft_s: float | None = None
@@ -69,6 +71,7 @@ class Exchange:
 
     def heard_from_upstream(self) -> None:
         """Note that the upstream's answer, or the part of it that counts as the first token, is here."""
+        self.silent = None
         if self.sent is not None:
             self.ttft_s = perf_counter() - self.sent
 

@@ -49,6 +49,7 @@ class Forwarder:
         endpoint: Endpoint | None = attempts.first()
         if endpoint is not None and endpoint.model is not models[0].model:
             self._accountant.fell_back(exchange, endpoint.model.name, models[0].why_not())
+        exchange.silent = endpoint
         while endpoint is not None:
             endpoint = await self._ask(endpoint, attempts, exchange, chat, send)
 
@@ -60,6 +61,7 @@ class Forwarder:
             await self._exchange_with(endpoint, exchange, chat, send)
         except UpstreamError as error:
             endpoint.failed(error)
+            exchange.silent = None
             onward = None if exchange.answered else attempts.after(endpoint, error)
             if onward is None:
                 raise

@@ -290,6 +290,21 @@ def test_a_model_that_keeps_failing_is_left_alone(failover: StartFailover, serve
     assert started.process.metrics().total("llm_router_upstream_breaker_state", model="cheap", replica="1") == 0
 
 
+@pytest.mark.fault(
+    "the model never begins an answer within `total_s`", "504; its breaker opens like after other failures"
+)
+def test_a_model_that_is_always_too_late_is_left_alone(failover: StartFailover, servers: Servers) -> None:
+    started = failover(cheap={"timeouts": {"total_s": 0.3}}, upstreams={"cooldown_s": 5, "failures_to_open": 3})
+    servers.one.set_fault("hang")
+    before = servers.asked()[0]
+    answers = [started.ask(stream=stream) for stream in (False, True, False, True)]
+    codes = [answer.error()["code"] for answer in answers]
+    assert codes == [*["upstream_timeout"] * 3, "upstream_unavailable"]
+    assert servers.asked()[0] == before + 3
+    servers.heal()
+    wait_until(lambda: started.ask().status == 200)
+
+
 @pytest.mark.fault("the model keeps failing, and has a fallback", "that is asked at once")
 def test_a_model_that_is_left_alone_is_passed_over(failover: StartFailover, servers: Servers) -> None:
     started = failover(cheap=TO_EXPENSIVE, upstreams={"retry_budget": 0, "cooldown_s": 30, "failures_to_open": 2})

@@ -191,15 +191,20 @@ def test_a_stream_that_takes_too_long(failover: StartFailover) -> None:
         llm.wait_for(lambda stats: stats["in_flight"] == 0)
 
 
-@pytest.mark.fault("a client opens a stream and does not read it", "it ends after `total_s`; the model sees the close")
+@pytest.mark.fault(
+    "a client opens a stream and does not read it",
+    "it ends after `total_s`; the model sees the close, and its breaker stays closed",
+)
 def test_a_client_that_does_not_read(failover: StartFailover, servers: Servers) -> None:
     with simulated_llm("torrent", any_model=True, tokens_per_s=10_000, answer_tokens=100_000, answer_sigma=0) as llm:
         endless = {"api_base": llm.base_url, "price": {"input": 1, "output": 1}, "timeouts": {"total_s": 2}}
-        started = failover(models={"endless": endless})
+        started = failover(models={"endless": endless}, upstreams={"failures_to_open": 1})
         with counted(started.process, "upstream_error"), _asked(started.process.port, model="endless", stream=True):
             llm.wait_for(lambda stats: stats["in_flight"] == 1)
             llm.wait_for(lambda stats: stats["in_flight"] == 0)
             started.process.settles()
+        assert started.counted("upstream_errors", model="endless", code="upstream_timeout") == 1
+        assert started.process.metrics().total("llm_router_upstream_breaker_state", model="endless") == 0
 
 
 @pytest.mark.fault(
