@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from classifier import commands_batch, commands_offline, commands_serving
-from classifier.command import progress_on_stderr
+from classifier.command import number_from, progress_on_stderr
 from classifier.errors import CheckpointError, ClassifierError, VersionError
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe
 
@@ -136,6 +136,11 @@ def main() -> None:
         sys.exit(f"error: {error.name} is not installed: `make train-env`, then .venv-train/bin/python -m classifier")
     except ClassifierError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -174,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--leave-one-source-out", action="store_true", help="also judge each source by a model that never saw it"
     )
-    training.add_argument("--threads", type=int, default=os.cpu_count(), help="cores for torch")
+    training.add_argument("--threads", type=number_from(1), default=os.cpu_count(), help="cores for torch")
     for recipe in (DataRecipe, StaticRecipe, FinetuneRecipe):
         _add_recipe(training, recipe)
 
@@ -193,9 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     commands_batch.add_commands(add)
 
     timing = add("time-eager", time_eager)
-    timing.add_argument("--pad-to", type=int, help="pad every row to so many tokens (default: its batch's longest)")
-    timing.add_argument("--seconds", type=float, default=2.0, help="how long to run")
-    timing.add_argument("--threads", type=int, default=1, help="cores for torch, where there is no GPU")
+    timing.add_argument(
+        "--pad-to", type=number_from(1), help="pad every row to so many tokens (default: its batch's longest)"
+    )
+    timing.add_argument("--seconds", type=number_from(0, kind=float), default=2.0, help="how long to run")
+    timing.add_argument("--threads", type=number_from(1), default=1, help="cores for torch, where there is no GPU")
 
     rendering = add("render-config", render_config)
     rendering.add_argument("--version", type=Path, default=SERVED, help="version directory")
@@ -206,7 +213,10 @@ def _add_recipe(parser: argparse.ArgumentParser, recipe: type[Any]) -> None:
     group = parser.add_argument_group(recipe.__name__, recipe.__doc__)
     for field in fields(recipe):
         flag = "--" + field.name.replace("_", "-")
-        group.add_argument(flag, type=type(field.default), default=field.default, help=field.metadata["help"])
+        kind = number_from(
+            field.metadata["least"], field.metadata["most"], cast("type[int | float]", type(field.default))
+        )
+        group.add_argument(flag, type=kind, default=field.default, help=field.metadata["help"])
 
 
 def _recipe(kind: type[Recipe], arguments: argparse.Namespace) -> Recipe:

@@ -33,6 +33,10 @@ class Traffic:
         """How many decisions there were."""
         return sum(self.decisions.values())
 
+    def models(self, policy: str) -> dict[str, float]:
+        """How many decisions of this policy there were for each model."""
+        return {model: count for (asked, model), count in self.decisions.items() if asked == policy}
+
     @property
     def calls(self) -> float:
         """How many calls there were."""
@@ -56,7 +60,8 @@ class Limits:
 
 def objection(new: Traffic, serving: Traffic, limits: Limits) -> str | None:
     """Why the new version must go back, None while nothing speaks against it."""
-    if new.failed > limits.errors * new.rows:
+    # The share of the rows that a step has at least: of its first few, one that fails would be too many.
+    if new.failed > limits.errors * max(new.rows, limits.decisions):
         return f"{new.failed:g} of {new.rows:g} prompts failed, allowed are {limits.errors:.1%}"
     enough_calls = min(new.calls, serving.calls) >= max(FEWEST_CALLS, limits.decisions / 4)
     p95, usual = new.quantile(0.95), serving.quantile(0.95)
@@ -69,14 +74,21 @@ def objection(new: Traffic, serving: Traffic, limits: Limits) -> str | None:
 
 
 def drift(one: Traffic, other: Traffic) -> float:
-    """Total variation distance of two versions' decisions, 0..1: the least share that would have to move."""
+    """The least share of one version's decisions, 0..1, that would have to move to be divided as the other's are.
+
+    Each policy by itself: which policies are asked is the clients' doing, not a version's.
+    """
     if not one.decided or not other.decided:
         return 0.0
-    keys = one.decisions.keys() | other.decisions.keys()
-    return (
-        sum(abs(one.decisions.get(key, 0) / one.decided - other.decisions.get(key, 0) / other.decided) for key in keys)
-        / 2
-    )
+    moved = 0.0
+    for policy in {policy for policy, _ in one.decisions}:
+        models, others = one.models(policy), other.models(policy)
+        total, others_total = sum(models.values()), sum(others.values())
+        if others_total:
+            moved += sum(
+                max(0.0, count - total * others.get(model, 0) / others_total) for model, count in models.items()
+            )
+    return moved / one.decided
 
 
 def traffic_of(version: str, samples: Iterable[Any]) -> Traffic:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from classifier.errors import CheckpointError
+from classifier.files import whole
 from classifier.graphs import read_graph
 from classifier.static_encoder import Shape, StaticEncoder
 from classifier.transformer_encoder import TransformerEncoder, TransformerShape
@@ -32,11 +33,13 @@ KINDS: Final[Mapping[str, tuple[type[Any], type[Encoder]]]] = {
 
 def save(directory: Path, model: Encoder, spec: dict[str, Any], tokenizer_json: str) -> None:
     """Write the three files; `spec` is the served spec, to which the sizes of the model are added."""
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, directory / WEIGHTS)
     document = {**spec, "encoder": {**spec["encoder"], "shape": asdict(model.shape)}}
-    (directory / SPEC).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with whole(directory) as unfinished:
+        unfinished.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, unfinished / WEIGHTS)
+        (unfinished / SPEC).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        (unfinished / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
 
 
 def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]]:
@@ -50,11 +53,8 @@ def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]
             raise CheckpointError(
                 f"{directory / name} is missing: make it with `python -m classifier train --out {directory}`"
             )
-    try:
-        spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{directory / SPEC} is not JSON ({error}): train it again") from None
-    kind = spec.get("encoder", {}).get("kind")
+    spec = read_spec(directory)
+    kind = spec["encoder"].get("kind")
     if kind not in KINDS:
         raise CheckpointError(f"{directory}: encoder.kind is {kind!r}; {' and '.join(KINDS)} can be trained on")
     try:
@@ -78,3 +78,16 @@ def load(directory: Path, dropout: float = 0.0) -> tuple[Encoder, dict[str, Any]
         )
     with torch.no_grad():
         return model.eval(), spec
+
+
+def read_spec(directory: Path) -> dict[str, Any]:
+    """The spec.json of a checkpoint or a version; raises CheckpointError."""
+    try:
+        spec = json.loads((directory / SPEC).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{directory / SPEC} is not JSON ({error}): train it again") from None
+    if not isinstance(spec, dict) or not isinstance(spec.get("encoder"), dict):
+        raise CheckpointError(
+            f"{directory / SPEC} is not what `train` writes: an object with `encoder`; train it again"
+        )
+    return spec

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from classifier.command import Add, progress_on_stderr
+from classifier.command import Add, number_from, progress_on_stderr
 from classifier.errors import ClassifierError, DataError, TritonError
 from classifier.score_log import Service, output_of
 
@@ -23,9 +23,13 @@ def add_commands(add: Add) -> None:
     scoring.add_argument("--triton", default=service.url, help="Triton's gRPC listener")
     scoring.add_argument("--model", default=service.model, help="the classifier's name on Triton")
     scoring.add_argument("--version", default=service.version, help="its version (default: the newest)")
-    scoring.add_argument("--rows-per-call", type=_count, default=service.rows_per_call, help="prompts in one call")
-    scoring.add_argument("--calls", type=_count, default=service.calls, help="calls that an actor has under way")
-    scoring.add_argument("--actors", type=_count, default=os.cpu_count() or 1, help="processes, a core each")
+    scoring.add_argument(
+        "--rows-per-call", type=number_from(1), default=service.rows_per_call, help="prompts in one call"
+    )
+    scoring.add_argument(
+        "--calls", type=number_from(1), default=service.calls, help="calls that an actor has under way"
+    )
+    scoring.add_argument("--actors", type=number_from(1), default=os.cpu_count() or 1, help="processes, a core each")
     scoring.add_argument("--ray", help="Ray's address, such as auto (default: a Ray of its own on this machine)")
 
 
@@ -83,10 +87,3 @@ def score_log(arguments: argparse.Namespace) -> None:
     if errors:
         shown = "; ".join(errors[:SHOWN_ERRORS])
         raise TritonError(f"{len(errors)} of {len(to_do)} files have no scores, run the command again: {shown}")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: at least 1")
-    return number

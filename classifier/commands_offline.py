@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from classifier import convert, threshold
-from classifier.command import Add, print_for_programs, progress_on_stderr
+from classifier.command import Add, number_from, print_for_programs, progress_on_stderr
 from classifier.errors import DataError
 from classifier.metrics import Interval
 from classifier.scored import OWN_SCORES, Price, Prices, Scored, scored_by_version, scored_file
@@ -42,7 +42,10 @@ def add_commands(add: Add) -> None:
         "--target-quality", type=_share, metavar="SHARE", help="of the always strong model's, 0 to 1; needs outcomes"
     )
     target.add_argument(
-        "--max-cost-per-1k", type=float, metavar="DOLLARS", help="for a thousand prompts; needs the prices"
+        "--max-cost-per-1k",
+        type=number_from(0, kind=float),
+        metavar="DOLLARS",
+        help="for a thousand prompts; needs the prices",
     )
     calibrating.add_argument("--confidence", type=_share, default=0.95, help="that the target quality is reached")
     calibrating.add_argument("--score", default="need_strong", help=f"{', '.join(OWN_SCORES)}, or `score`")
@@ -166,12 +169,14 @@ def _add_sample(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--scores", type=Path, help="JSON lines with scores")
     which.add_argument("--model", type=Path, help="version directory; scores --data")
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="prompts for --model: files")
-    parser.add_argument("--bootstrap", type=int, default=500, help="resamples for the intervals")
+    parser.add_argument("--bootstrap", type=number_from(1), default=500, help="resamples for the intervals")
     for side in ("weak", "strong"):
         parser.add_argument(
             f"--price-{side}", type=_price, metavar="IN/OUT", help=f"the {side} model's dollars per million tokens"
         )
-    parser.add_argument("--output-tokens", type=int, default=256, help="of an answer whose tokens are not told")
+    parser.add_argument(
+        "--output-tokens", type=number_from(0), default=256, help="of an answer whose tokens are not told"
+    )
 
 
 def _sample(arguments: argparse.Namespace) -> tuple[Scored, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.canary import Limits
-from classifier.command import Add, progress_on_stderr
+from classifier.command import Add, number_from, progress_on_stderr
 from classifier.errors import ClassifierError, PromotionError
 from classifier.gate import Verdict, compare, lost_heads
 from classifier.promote import Plan, Progress, Routers, Triton, promote, rollback, serving_version
@@ -30,15 +30,27 @@ def add_commands(add: Add) -> None:
     promoting.add_argument(
         "--steps", type=_percent, nargs="+", default=[5.0, 25.0, 50.0, 100.0], help="percents of conversations"
     )
-    promoting.add_argument("--step-seconds", type=float, default=60.0, help="how long each step lasts, at least")
-    promoting.add_argument("--step-timeout", type=float, default=1800.0, help="seconds to wait for --min-decisions")
+    promoting.add_argument(
+        "--step-seconds", type=number_from(0, kind=float), default=60.0, help="how long each step lasts, at least"
+    )
+    promoting.add_argument(
+        "--step-timeout", type=number_from(0, kind=float), default=1800.0, help="seconds to wait for --min-decisions"
+    )
     limits = Limits()
-    promoting.add_argument("--max-errors", type=float, default=limits.errors, help="failed share of its prompts")
-    promoting.add_argument("--max-latency", type=float, default=limits.latency, help="p95 of its calls, as a multiple")
-    promoting.add_argument("--max-drift", type=float, default=limits.drift, help="share of decisions that move")
-    promoting.add_argument("--min-decisions", type=int, default=limits.decisions, help="in each step")
-    promoting.add_argument("--margin", type=float, default=0.02, help="APGR that it may lose to the serving version")
-    promoting.add_argument("--bootstrap", type=int, default=500, help="resamples for the intervals")
+    promoting.add_argument(
+        "--max-errors", type=number_from(0, 1, float), default=limits.errors, help="failed share of its prompts"
+    )
+    promoting.add_argument(
+        "--max-latency", type=number_from(0, kind=float), default=limits.latency, help="p95 of its calls, as a multiple"
+    )
+    promoting.add_argument(
+        "--max-drift", type=number_from(0, 1, float), default=limits.drift, help="share of decisions that move"
+    )
+    promoting.add_argument("--min-decisions", type=number_from(0), default=limits.decisions, help="in each step")
+    promoting.add_argument(
+        "--margin", type=number_from(0, 1, float), default=0.02, help="APGR that it may lose to the serving version"
+    )
+    promoting.add_argument("--bootstrap", type=number_from(1), default=500, help="resamples for the intervals")
     promoting.add_argument("--force", action="store_true", help="promote in spite of objections; the log says so")
 
     _add_place(add("rollback", rollback_command))

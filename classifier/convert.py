@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from classifier.data import Line
 from classifier.errors import DataError
+from classifier.files import whole
 from classifier.rows import json_lines, read_rows
 
 FORMATS: Final = ("decision-log", "labels", "routellm", "preferences")
@@ -73,9 +74,8 @@ def from_preferences(votes: Path, weak: str, strong: str, progress: Progress) ->
 
 def write_rows(rows: list[Row], target: Path) -> None:
     """Write JSON lines, whole or not at all."""
-    unfinished = target.with_name(f"{target.name}.part")
-    unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    unfinished.replace(target)
+    with whole(target) as unfinished:
+        unfinished.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _grade(line: Line) -> tuple[str, tuple[float, float]]:
@@ -133,15 +133,18 @@ def _question(line: Line) -> str:
     return line.text("prompt")
 
 
-def _csv_lines(path: Path) -> Iterator[Line]:
+def _csv_lines(path: Path) -> Iterator[Line | DataError]:
     if not path.is_file():
         raise DataError(f"{path} is no file: give a CSV with a header")
     csv.field_size_limit(sys.maxsize)
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:  # spreadsheets begin a CSV with a byte order mark
             reader = csv.DictReader(stream)
             for fields in reader:
-                yield Line(path, reader.line_num, dict(fields))
+                if None in fields:
+                    yield DataError(f"{path}, line {reader.line_num}: it has more cells than the header")
+                else:
+                    yield Line(path, reader.line_num, dict(fields))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} is no CSV of UTF-8 text: {error}") from None
 

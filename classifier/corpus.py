@@ -102,6 +102,15 @@ def split_by_group(groups: NDArray[np.int64], seed: int) -> Split:
     return Split(train=~test & ~calibration, calibration=calibration, test=test)
 
 
+def check_split(split: Split, corpus: Corpus) -> None:
+    """Raise DataError when nothing is left to learn from, or to judge on."""
+    if not (split.train & corpus.examples.teaching).any() or not split.test.any():
+        raise DataError(
+            f"the {len(corpus.examples):,} prompts fall into {len(np.unique(corpus.groups)):,} group(s) of "
+            "near-duplicates, too few to train on some and test on others: add other prompts, or leave `group` out"
+        )
+
+
 def _outcome_labels(rows: Sequence[labelled.Row], pair_average: float) -> Labels:
     known = [(index, row.source, row.outcome) for index, row in enumerate(rows) if row.outcome is not None]
     targets = np.zeros((len(rows), len(OUTCOMES)), np.float32)

@@ -1,9 +1,6 @@
-"""JSON lines, gzipped or not, and what their values must be."""
+"""A line of JSON, and what its values must be."""
 
-import gzip
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +19,14 @@ class Line:
     fields: dict[str, Any]
 
     def text(self, key: str) -> str:
-        """A string that is not empty."""
+        """A string that is not empty and can be written as UTF-8."""
         value = self.fields.get(key)
         if not isinstance(value, str) or not value:
             raise self.wrong(key, type(value).__name__, "a string that is not empty")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.wrong(key, "text with half of a surrogate pair", "text that UTF-8 can write") from None
         return value
 
     def number(self, key: str) -> float:
@@ -45,21 +46,3 @@ class Line:
     def wrong(self, key: str, seen: str, allowed: str) -> DataError:
         """The error to raise for `key`."""
         return DataError(f"{self.path}, line {self.place}: `{key}` is {seen}; allowed is {allowed}")
-
-
-def json_lines(path: Path) -> Iterator[Line]:
-    """The objects of a file of JSON lines, gzipped or not; empty lines are skipped."""
-    if not path.is_file():
-        raise DataError(f"{path} is no file: give JSON lines, gzipped or not, or a directory with {ROUTING_FILE}")
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as stream:
-        for number, text in enumerate(stream, start=1):
-            if not text.strip():
-                continue
-            try:
-                fields = json.loads(text)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(fields, dict):
-                raise DataError(f"{path}, line {number}: expected an object, found {type(fields).__name__}")
-            yield Line(path, number, fields)

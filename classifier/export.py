@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import onnx
@@ -17,6 +17,7 @@ from classifier import checkpoint
 from classifier.card import model_card
 from classifier.checkpoint import Encoder
 from classifier.errors import ExportError
+from classifier.files import whole
 from classifier.graphs import graph_of
 from classifier.labels import INPUTS, OUTPUTS, TASK_TYPES
 from classifier.render_config import render_config, rendered_names
@@ -45,14 +46,21 @@ def export(source: Path, version: Path, progress: Callable[[str], None]) -> None
     progress(f"parity with torch: greatest difference of a logit {difference:.2e} (allowed {TOLERANCE:.0e})")
     if not difference <= TOLERANCE:
         raise ExportError(f"the graph differs from torch by {difference:.2e}, allowed is {TOLERANCE:.0e}")
-    version.mkdir(parents=True, exist_ok=True)
-    onnx.save(graph, version / "model.onnx")
-    (version / "tokenizer.json").write_bytes((source / checkpoint.TOKENIZER).read_bytes())
-    (version / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
-    (version / "README.md").write_text(model_card(spec, size), encoding="utf-8")
-    bring_code(version)
+    write_version(version, graph, source / checkpoint.TOKENIZER, spec, model_card(spec, size))
     progress(f"wrote {version}: model.onnx of {size:,} bytes")
     progress(f"spec rendered into {rendered_names(render_config(version))}")
+
+
+def write_version(version: Path, graph: onnx.ModelProto, tokenizer: Path, spec: Mapping[str, Any], card: str) -> None:
+    """Write a version directory, or put a whole new one in its place; the tokenizer is copied."""
+    version.parent.mkdir(parents=True, exist_ok=True)
+    with whole(version) as unfinished:
+        unfinished.mkdir()
+        onnx.save(graph, unfinished / "model.onnx")
+        shutil.copyfile(tokenizer, unfinished / "tokenizer.json")
+        (unfinished / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
+    bring_code(version)
 
 
 def rounded(model: Module) -> Module:

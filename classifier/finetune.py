@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from classifier.batches import pad, shuffled_batches, sorted_batches
 from classifier.examples import Examples
+from classifier.files import whole
 from classifier.loss import HeadLogits, multi_task_loss
 from classifier.recipe import FinetuneRecipe
 from classifier.transformer_encoder import TransformerEncoder
@@ -204,7 +205,8 @@ class Run:
         )
         if better and self.accelerator.is_main_process:
             self.state.mkdir(parents=True, exist_ok=True)
-            save_file(_contiguous(self.encoder), self.state / BEST)
+            with whole(self.state / BEST) as unfinished:
+                save_file(_contiguous(self.encoder), unfinished)
 
     def _save(self) -> None:
         """The whole state under its step's name, then drop the ones before it."""

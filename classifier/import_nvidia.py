@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from classifier.deberta_graph import MAX_TOKENS, Checkpoint, deberta_body, linear
 from classifier.errors import CheckpointError
-from classifier.export import bring_code
+from classifier.export import write_version
 from classifier.labels import DIMENSIONS
 from classifier.onnx_graph import Graph
 from classifier.render_config import render_config, rendered_names
@@ -67,12 +67,7 @@ def import_nvidia(source: Path, version: Path, progress: Callable[[str], None]) 
     graph = nvidia_graph(_tensors(source / WEIGHTS), config)
     _check_tokenizer(source / TOKENIZER, graph)
     spec = _spec(config)
-    version.mkdir(parents=True, exist_ok=True)
-    onnx.save(graph, version / "model.onnx")
-    (version / TOKENIZER).write_bytes((source / TOKENIZER).read_bytes())
-    (version / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
-    (version / "README.md").write_text(_CARD.format(base=config.base_model), encoding="utf-8")
-    bring_code(version)
+    write_version(version, graph, source / TOKENIZER, spec, _CARD.format(base=config.base_model))
     progress(f"wrote {version}: model.onnx of {graph.ByteSize():,} bytes, {len(config.task_types)} task types")
     progress("it has no outcome head: the router refuses policies on need_strong, gain and the like")
     progress(f"spec rendered into {rendered_names(render_config(version))}")

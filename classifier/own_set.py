@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypedDict
 
-from classifier.data import Line, json_lines
+from classifier.data import Line
 from classifier.errors import DataError
 from classifier.groups import near_duplicate_groups
 from classifier.labels import DIMENSIONS, TASK_TYPES
+from classifier.rows import good_lines
 
 DIRECTORY: Final = Path(__file__).parent / "data" / "prompts"
 
@@ -46,14 +47,14 @@ def read_own_set(directory: Path = DIRECTORY) -> list[OwnPrompt]:
     paths = sorted(directory.glob("*.jsonl"))
     if not paths:
         raise DataError(f"{directory} holds no *.jsonl: name the directory with the labelled prompts")
-    return [own_prompt(line) for path in paths for line in json_lines(path)]
+    return [own_prompt(line) for path in paths for line in good_lines(path)]
 
 
 def relabelled(rows: Sequence[OwnPrompt], path: Path) -> dict[str, OwnPrompt]:
     """By id, each of `rows` that the file `path` labels, with the labels of that file; raises DataError."""
     by_id = {row.id: row for row in rows}
     found: dict[str, OwnPrompt] = {}
-    for line in json_lines(path):
+    for line in good_lines(path):
         name = line.text("id")
         if name not in by_id or name in found:
             raise line.wrong("id", repr(name), "the id of a prompt in the set, once")

@@ -12,7 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from classifier.data import Line
-from classifier.errors import VersionError
+from classifier.errors import DataError, VersionError
+from classifier.files import whole
 from classifier.metrics import Floats, need_strong
 from classifier.rows import read_rows
 
@@ -81,13 +82,13 @@ def predict(version: Path, prompts: Sequence[str], progress: Progress) -> Predic
 
 def predict_file(version: Path, source: Path, target: Path, progress: Progress) -> int:
     """Write `source`'s rows to `target` with ADDED in each; returns how many."""
+    if not target.parent.is_dir():
+        raise DataError(f"{target.parent} is no directory: name a file in one that is there")
     rows = read_rows(source, with_prompt, progress)
     predictions = predict(version, [line.text("prompt") for line in rows], progress)
-    unfinished = target.with_name(f"{target.name}.part")
-    with unfinished.open("w", encoding="utf-8") as stream:
+    with whole(target) as unfinished, unfinished.open("w", encoding="utf-8") as stream:
         for number, line in enumerate(rows):
             stream.write(json.dumps(described(line, predictions, number)) + "\n")
-    unfinished.replace(target)
     return len(rows)
 
 
@@ -107,10 +108,7 @@ def load_code(version: Path, name: str) -> ModuleType:
 
 def with_prompt(line: Line) -> Line:
     """The line when it has a prompt that can be scored; raises DataError."""
-    try:
-        line.text("prompt").encode()
-    except UnicodeEncodeError:
-        raise line.wrong("prompt", "text with half of a surrogate pair", "text that UTF-8 can write") from None
+    line.text("prompt")
     return line
 
 

@@ -6,6 +6,7 @@
 The old version stays loaded, with a share of 0: `rollback` needs one small file and a reload of the routers.
 """
 
+import http.client
 import json
 import time
 import urllib.error
@@ -107,7 +108,7 @@ class Routers:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             raise PromotionError(f"{url} answered {error.code}: {_message(error.read())}") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise PromotionError(f"{url} cannot be reached ({error}): give the router's admin listener") from None
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from classifier.errors import VersionError
+from classifier.files import whole
 from classifier.render_config import SERVED_VERSIONS, SPEC_LINE, spec_line
 
 SHARES_FILE: Final = "shares"
@@ -110,14 +111,11 @@ class Repository:
         if candidate.resolve().parent == self.model.resolve() and candidate.name.isdigit():
             return candidate.name
         number = str(1 + max((int(path.name) for path in self.model.iterdir() if path.name.isdigit()), default=0))
-        unfinished = self.model / f".{number}.part"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(candidate, unfinished, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-        unfinished.rename(self.model / number)
+        with whole(self.model / number) as unfinished:
+            shutil.copytree(candidate, unfinished, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         return number
 
 
 def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

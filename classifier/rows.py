@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,10 +21,18 @@ def json_lines(path: Path) -> Iterator[Line | DataError]:
         raise DataError(f"{path} is no file: give JSON lines, gzipped or not")
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8") as stream:
+        with opened(path, "rt", encoding="utf-8-sig") as stream:
             yield from (_object(path, number, text) for number, text in enumerate(stream, start=1) if text.strip())
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from None
+
+
+def good_lines(path: Path) -> Iterator[Line]:
+    """The lines of a file in which none may be bad; raises DataError at the first that is."""
+    for found in json_lines(path):
+        if isinstance(found, DataError):
+            raise found
+        yield found
 
 
 def read_rows(
@@ -61,7 +70,7 @@ def read_rows(
 def _object(path: Path, number: int, text: str) -> Line | DataError:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return DataError(f"{path}, line {number}: not JSON ({error})")
     if not isinstance(fields, dict):
         return DataError(f"{path}, line {number}: expected an object, found {type(fields).__name__}")

@@ -104,7 +104,7 @@ def scored_by_version(version: Path, files: Sequence[Path], progress: Callable[[
     """Score the prompts of files with a version's own code; a directory stands for its routing_train.jsonl.gz."""
     rows: list[Line] = []
     for path in files:
-        rows += read_rows(path / ROUTING_FILE if path.is_dir() else path, with_prompt, progress)
+        rows += read_rows(path / ROUTING_FILE if path.is_dir() else path, _with_prompt, progress)
     predictions = predict(version, [line.text("prompt") for line in rows], progress)
     return scored([Line(line.path, line.place, described(line, predictions, n)) for n, line in enumerate(rows)])
 
@@ -142,6 +142,16 @@ def _checked(line: Line) -> Line:
             line.number(key)
     if line.fields.get("p_weak") is not None:
         line.score("p_weak")
+    return _graded(line)
+
+
+def _with_prompt(line: Line) -> Line:
+    """The line when it can be scored, and judged by if it has an outcome; raises DataError."""
+    return _graded(with_prompt(line))
+
+
+def _graded(line: Line) -> Line:
+    """The line when its outcome, if it has one, and its tokens can be used; raises DataError."""
     if (line.fields.get("weak_score") is None) != (line.fields.get("strong_score") is None):
         raise line.wrong("weak_score", "there without `strong_score`, or the reverse", "both or neither")
     for key in ("weak_score", "strong_score"):

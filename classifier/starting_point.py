@@ -1,7 +1,6 @@
 """Where training starts: the shipped versions, a checkpoint, or a published encoder on disk or on a hub."""
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -58,10 +57,10 @@ def starting_point(encoder: str, mode: str, dropout: float) -> Start:
 
 def known_task_types(encoder: str, mode: str) -> tuple[str, ...]:
     """The task types of the version or checkpoint that `--encoder` names, else NVIDIA's."""
-    spec = SHIPPED.get(encoder, Path(encoder)) / checkpoint.SPEC
-    if not spec.is_file() or (encoder in SHIPPED and mode == "finetune"):
+    directory = SHIPPED.get(encoder, Path(encoder))
+    if not (directory / checkpoint.SPEC).is_file() or (encoder in SHIPPED and mode == "finetune"):
         return TASK_TYPES
-    return tuple(json.loads(spec.read_text(encoding="utf-8")).get("task_types") or TASK_TYPES)
+    return tuple(checkpoint.read_spec(directory).get("task_types") or TASK_TYPES)
 
 
 @torch.no_grad()

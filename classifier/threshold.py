@@ -78,7 +78,8 @@ def for_cost(dollars_per_1k: float, prices: Prices) -> Choose:
         order = np.argsort(-score, kind="stable")
         cheap, dear = (dollars[order] for dollars in sample.dollars(prices))
         spent = (cheap.sum() + np.concatenate([[0.0], np.cumsum(dear - cheap)])) * 1000 / len(score)
-        within = np.flatnonzero(spent <= dollars_per_1k)
+        ends = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(score))  # a threshold cannot part equal scores
+        within = np.array([calls for calls in (0, *ends.tolist()) if spent[calls] <= dollars_per_1k])
         if not len(within):
             raise DataError(
                 f"always the cheap model costs ${spent[0]:.4f} a thousand prompts already, allowed are "

@@ -14,7 +14,7 @@ from classifier import checkpoint, vocabulary
 from classifier.blend import blend
 from classifier.calibrate import Calibration, calibrate
 from classifier.checkpoint import Encoder
-from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, check_labels, split_by_group
+from classifier.corpus import OWN_SET, Corpus, Mask, build_corpus, check_labels, check_split, split_by_group
 from classifier.distill import distilled
 from classifier.errors import DataError
 from classifier.features import mean_vectors
@@ -77,9 +77,11 @@ def train(rows: Sequence[Row], plan: Plan, progress: Progress) -> dict[str, Any]
     progress(f"{len(rows):,} prompts and {len(own):,} of the own set; tokenizing and grouping near-duplicates")
     corpus = build_corpus([*rows, *own], tokenizer, max_tokens, plan.data, plan.task_types)
     check_labels(corpus, plan.task_types)
+    plan.out.mkdir(parents=True, exist_ok=True)  # now, not when all is learned
     trainer = Trainer(corpus, start, plan, progress)
 
     split = split_by_group(corpus.groups, plan.data.seed)
+    check_split(split, corpus)
     model = trainer.learn(split.train, split.calibration, plan.out / STATE, plan.teacher)
     if model is None:
         return None

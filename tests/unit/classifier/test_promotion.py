@@ -77,7 +77,8 @@ def traffic(failed: float = 0, slow: float = 0, strong: float = 0.3, n: float = 
         (traffic(), None),
         (traffic(failed=10), None),
         (traffic(failed=11), "11 of 1000 prompts failed, allowed are 1.0%"),
-        (traffic(failed=1, n=1), "1 of 1 prompts failed, allowed are 1.0%"),
+        (traffic(failed=1, n=1), None),
+        (traffic(failed=2, n=2), "2 of 2 prompts failed, allowed are 1.0%"),
         (traffic(slow=0.04), None),
         (traffic(slow=0.06), "p95 of a call is 100 ms, with the serving version 5 ms"),
         (traffic(slow=0.9, n=20), None),
@@ -101,6 +102,18 @@ def test_drift_is_the_share_that_would_have_to_move() -> None:
     assert drift(traffic(strong=0.3), traffic(strong=0.3)) == 0
     assert drift(traffic(strong=0.3), traffic(strong=0.5)) == pytest.approx(0.2)
     assert drift(traffic(strong=0.0), traffic(strong=1.0)) == pytest.approx(1)
+
+
+def test_a_policy_that_is_asked_more_often_is_no_drift() -> None:
+    usual = Traffic(
+        decisions={("a", "cheap"): 300, ("a", "expensive"): 100, ("b", "cheap"): 50, ("b", "expensive"): 150}
+    )
+    asked_otherwise = Traffic(
+        decisions={("a", "cheap"): 75, ("a", "expensive"): 25, ("b", "cheap"): 100, ("b", "expensive"): 300}
+    )
+    assert drift(asked_otherwise, usual) == pytest.approx(0)
+    moved = Traffic(decisions={("a", "cheap"): 50, ("a", "expensive"): 50, ("b", "cheap"): 25, ("b", "expensive"): 75})
+    assert drift(moved, usual) == pytest.approx(25 / 200)
 
 
 def test_traffic_is_read_by_version_over_routers_and_counted_from_a_moment() -> None:

@@ -53,6 +53,15 @@ def test_a_cost_is_not_passed_and_used_up() -> None:
     assert spent.value < found.expected["dollars_per_1k_always_strong"].value
 
 
+def test_prompts_of_one_score_that_would_cost_too_much_all_stay_cheap() -> None:
+    ties = sample()
+    ties.scores["score"].round(1, out=ties.scores["score"])
+    found = for_cost(1.2, PRICES)(ties.scores["score"], ties)
+    cheap, dear = ties.dollars(PRICES)
+    spent = [np.where(ties.scores["score"] >= least, dear, cheap).mean() * 1000 for least in (found, found - 0.1)]
+    assert spent[0] <= 1.2 < spent[1]
+
+
 @pytest.mark.parametrize(
     ("choose", "rows", "message"),
     [

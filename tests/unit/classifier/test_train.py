@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from classifier import checkpoint  # noqa: E402  # after the skip
+from classifier.calibrate import calibrate  # noqa: E402  # after the skip
 from classifier.checkpoint import Encoder  # noqa: E402  # after the skip
 from classifier.corpus import build_corpus  # noqa: E402  # after the skip
 from classifier.distill import distilled  # noqa: E402  # after the skip
@@ -23,7 +24,7 @@ from classifier.inference import outputs  # noqa: E402  # after the skip
 from classifier.labelled import Outcome, Row  # noqa: E402  # after the skip
 from classifier.labels import TASK_TYPES  # noqa: E402  # after the skip
 from classifier.recipe import DataRecipe, FinetuneRecipe, StaticRecipe  # noqa: E402  # after the skip
-from classifier.starting_point import SHIPPED, starting_point  # noqa: E402  # after the skip
+from classifier.starting_point import SHIPPED, known_task_types, starting_point  # noqa: E402  # after the skip
 from classifier.train import Mode, Plan, train  # noqa: E402  # after the skip
 from tests.unit.classifier.test_export import facts  # noqa: E402  # after the skip
 from tests.unit.classifier.tiny import labelled_rows, random_static, random_transformer, tiny_tokenizer  # noqa: E402
@@ -237,3 +238,30 @@ def test_labels_that_are_all_the_same_teach_nothing(tmp_path: Path, mode: Mode) 
     with pytest.raises(DataError, match="every task_type is Open QA"):
         run(one_task, start, mode, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dozen_prompts_do_not_take_the_temperature_with_them() -> None:
+    """They are all as the sharpest of models says, or all otherwise: what is learned from 12 stays small."""
+    logits = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    said = np.eye(4)[logits.argmax(axis=1)]
+    for targets in (said, np.roll(said, 1, axis=1)):
+        found = calibrate(logits, targets)
+        assert 0.2 < found.temperature < 5
+        assert max(map(abs, found.bias)) < 1
+
+
+def test_prompts_of_one_group_cannot_be_split(tmp_path: Path) -> None:
+    source = saved(tmp_path / "source", random_static(), "static")
+    rows = [replace(row, group="all") for row in labelled_rows(300)]
+    with pytest.raises(DataError, match=r"the \d+ prompts fall into 1 group\(s\) of near-duplicates"):
+        run(rows, source, "heads", tmp_path / "out")
+
+
+def test_a_version_whose_spec_is_cut_off_is_no_start(tmp_path: Path) -> None:
+    source = saved(tmp_path / "source", random_static(), "static")
+    spec = source / "spec.json"
+    spec.write_text(spec.read_text()[:100])
+    with pytest.raises(CheckpointError, match=r"spec\.json is not JSON"):
+        known_task_types(str(source), "heads")
+    with pytest.raises(CheckpointError, match=r"spec\.json is not JSON"):
+        starting_point(str(source), "heads", 0.0)
