@@ -109,7 +109,10 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def described(exchange: Exchange, prompt: str, at: float) -> dict[str, Any]:
-    """Return a line's fields; what is unknown is None. The scores are those of the last turn, which `prompt` is."""
+    """Return a line's fields; what is unknown is None.
+
+    The scores are those of the last turn, which `prompt` is, or of all turns where the policy joins them.
+    """
     decision, usage = exchange.decision, exchange.usage
     last = decision.classifications[-1] if decision is not None and decision.classifications else None
     scored = last if last is not None and last.outcome else None
