@@ -82,17 +82,18 @@ class LoopCounter(_Meter, Counter):
 class LoopGauge(_Meter, Gauge):
     """A gauge that the event loop's thread moves; where none does, `set` may come from any thread."""
 
-    _more: float = 0
+    now: float = 0
+    """This process's own value."""
 
     def inc(self, amount: float = 1) -> None:
         """Move up."""
-        self._more += amount
+        self.now += amount
         if not self._waits:
             self._wait()
 
     def set(self, value: float) -> None:
-        """Forget the moves so far."""
-        self._more = 0
+        """Take another value."""
+        self.now = value
         super().set(value)
 
     def dec(self, amount: float = 1) -> None:
@@ -102,8 +103,7 @@ class LoopGauge(_Meter, Gauge):
     def settle(self) -> None:
         """Tell the library."""
         self._waits = False
-        more, self._more = self._more, 0
-        super().inc(more)
+        super().set(self.now)
 
 
 class LoopHistogram(_Meter, Histogram):

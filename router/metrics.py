@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
@@ -212,7 +212,9 @@ class Metrics:
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return LoopHistogram(f"llm_router_{name}", help_, labels, buckets=buckets, registry=self.registry)
 
-    def _gauge(self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min", "first"] = "sum") -> Gauge:
+    def _gauge(
+        self, name: str, help_: str, *labels: str, of: Literal["sum", "max", "min", "first"] = "sum"
+    ) -> LoopGauge:
         """Return a gauge: of the live workers the sum, the maximum or the least; or the least that there ever was."""
         modes: dict[str, Literal["livesum", "livemax", "livemin", "min"]]
         modes = {"sum": "livesum", "max": "livemax", "min": "livemin", "first": "min"}

@@ -45,8 +45,9 @@ def plan(
     stand_ins = models[model].fallbacks
     if policy is not None and policy.fallbacks is not None:
         stand_ins = policy.fallbacks
-    fallbacks = tuple(name for name in stand_ins if name != model and misfit(models[name], prompt) is None)
-    return Plan(model, fallbacks, unmet)
+    if not stand_ins:
+        return Plan(model, (), unmet)
+    return Plan(model, tuple(one for one in stand_ins if one != model and misfit(models[one], prompt) is None), unmet)
 
 
 def misfit(model: ModelSettings, prompt: Prompt) -> Misfit | None:

@@ -87,9 +87,9 @@ def decide(
         case FixedPolicy():
             return Choice(policy.model, "fixed", None, policy.model)
         case ThresholdPolicy():
-            score = max(_weighted(policy.score, c) for c in classifications)
-            tier = next(tier for tier in reversed(policy.tiers) if score >= tier.at)
-            return Choice(tier.model, "threshold", score, tier.model)
+            score = max([_weighted(policy.score, c) for c in classifications])
+            model = _of_tier(policy, score)
+            return Choice(model, "threshold", score, model)
         case ExpectedValuePolicy():
             gain = max(c.gain for c in classifications)
             return _by_expected_value(policy, gain, cost_of)
@@ -118,7 +118,18 @@ def _by_expected_value(policy: ExpectedValuePolicy, gain: float, cost_of: Callab
 
 
 def _weighted(score: Sequence[tuple[str, float]], classification: Classification) -> float:
-    return sum(weight * classification.score(name) for name, weight in score)
+    weighted = 0.0
+    for name, weight in score:
+        weighted += weight * classification.score(name)
+    return weighted
+
+
+def _of_tier(policy: ThresholdPolicy, score: float) -> str:
+    model = policy.tiers[0].model
+    for tier in policy.tiers:
+        if score >= tier.at:
+            model = tier.model
+    return model
 
 
 def _surest(classifications: Sequence[Classification]) -> Classification:

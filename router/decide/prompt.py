@@ -44,11 +44,14 @@ class Prompt(msgspec.Struct, frozen=True, dict=True):
     @classmethod
     def of_chat(cls, fields: Mapping[str, Any]) -> Prompt:
         """Read a chat body's `messages` and output limit; InvalidRequest names the field that is wrong."""
-        limits = (fields.get("max_completion_tokens"), fields.get("max_tokens"))
-        limit = next((limit for limit in limits if type(limit) is int and limit > 0), None)
+        limit = _positive(fields.get("max_completion_tokens")) or _positive(fields.get("max_tokens"))
         messages = check_messages(fields.get("messages"))
-        declared = tuple(fields[field] for field in _DECLARED if fields.get(field))
+        declared = tuple(filter(None, map(fields.get, _DECLARED)))
         return cls(messages, limit, frozenset(_needs(fields, messages)), declared)
+
+
+def _positive(limit: object) -> int | None:
+    return limit if type(limit) is int and limit > 0 else None
 
 
 def _needs(fields: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -58,9 +61,10 @@ def _needs(fields: Mapping[str, Any], messages: Sequence[dict[str, Any]]) -> Ite
     response_format = fields.get("response_format")
     if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
         yield "json_schema"
-    contents = (message.get("content") for message in messages)
-    if any(part["type"] == "image_url" for content in contents if isinstance(content, list) for part in content):
-        yield "vision"
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(part["type"] == "image_url" for part in content):
+            yield "vision"
 
 
 def check_messages(messages: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON of any shape comes in

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
+from typing import cast
 
 from router.breaker import Breaker
 from router.decide.batching import MicroBatcher
@@ -124,10 +125,11 @@ class Scorer:
 
         Raises ClassifierError with the reason when one of them has none in time.
         """
-        found = {text: known for text in texts if (known := self._cache.get(text, self._version))}
-        hits = sum(text in found for text in texts)
+        known = [self._cache.get(text, self._version) for text in texts]
+        hits = len(texts) - known.count(None)
         if hits == len(texts):
-            return [found[text] for text in texts], hits
+            return cast(list[Classification], known), hits
+        found = {text: one for text, one in zip(texts, known, strict=True) if one is not None}
         self._guard.check()
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         try:

@@ -12,6 +12,7 @@ from router.decide.decider import Decision
 from router.decide.policy import candidates
 from router.errors import NotAllowed, RouterError, UpstreamError
 from router.http.exchange import Exchange
+from router.meters import LoopGauge
 from router.metrics import Metrics
 from router.settings import Settings
 from router.upstream.usage import baseline_dollars, dollars
@@ -32,7 +33,8 @@ class Accountant:
         self._metrics = metrics
         self._ended = ended
         self._baselines = {
-            name: [settings.models[model] for model in candidates(policy)] for name, policy in settings.policies.items()
+            name: [settings.models[model].price for model in candidates(policy)]
+            for name, policy in settings.policies.items()
         }
         self._warned = -1.0
         price = settings.triton.price_per_hour
@@ -59,9 +61,9 @@ class Accountant:
         if texts > hits:
             metrics.cache_lookups.labels("miss").inc(texts - hits)
             metrics.classifier.labels(self._settings.triton.model, version).set(1)
-        truncated = sum(1 for c in decision.classifications if c.tokens_dropped)
-        if truncated:
-            metrics.truncated.inc(truncated)
+        for classification in decision.classifications:
+            if classification.tokens_dropped:
+                metrics.truncated.inc()
 
     def batch(self, report: BatchReport, version: str = "newest") -> None:
         """Record one call to a version of the classifier, or to whichever is the newest."""
@@ -80,7 +82,7 @@ class Accountant:
 
     def breaker_of(self, target: str) -> Callable[[State], None]:
         """Return what records the state of the breaker before `target`, closed until it says otherwise."""
-        gauge = self._metrics.breaker.labels(target)
+        gauge: LoopGauge = self._metrics.breaker.labels(target)
         gauge.set(State.CLOSED)
         return gauge.set
 
@@ -143,7 +145,7 @@ class Accountant:
             return
         task = decision.task or _NONE
         metrics.cost.labels(decision.policy, decision.model, task).inc(cost)
-        baseline = baseline_dollars(usage, self._baselines.get(decision.policy, [model]))
+        baseline = baseline_dollars(usage, self._baselines.get(decision.policy, [model.price]))
         exchange.dollars, exchange.baseline_dollars = cost, baseline
         if baseline is not None:
             metrics.baseline.labels(decision.policy, task).inc(baseline)

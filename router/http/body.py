@@ -17,7 +17,6 @@ from router.http.asgi import ClientGone, Receive, Scope
 MAX_DEPTH = 64
 MAX_VALUES = 250_000
 
-_CONTAINERS = (dict, list)
 _decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -51,6 +50,8 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
 
 
 def _check_media_type(headers: Mapping[bytes, bytes]) -> None:
+    if headers.get(b"content-type") == b"application/json" and b"content-encoding" not in headers:
+        return
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding != b"identity":
         raise UnsupportedMediaType("Send the body uncompressed: content-encoding is not supported.")
@@ -109,21 +110,14 @@ def _where(error: msgspec.DecodeError) -> str:
     return str(error).removeprefix("JSON is malformed: ").partition(" - at ")[0]
 
 
-def _count_keys(value: Any) -> int:  # noqa: ANN401 - JSON of any shape
-    """Count the keys of all objects, level by level; InvalidJSON below `MAX_DEPTH` levels."""
-    keys, depth, level = 0, 0, [value]
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise _too_deep()
-        below: list[Any] = []
-        for node in level:
-            if isinstance(node, dict):
-                keys += len(node)
-                below += [child for child in node.values() if isinstance(child, _CONTAINERS)]
-            else:
-                below += [child for child in node if isinstance(child, _CONTAINERS)]
-        level = below
+def _count_keys(value: Any, depth: int = 1) -> int:  # noqa: ANN401 - JSON of any shape
+    """Count the keys of all objects; InvalidJSON below `MAX_DEPTH` levels."""
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    keys, children = (len(value), value.values()) if type(value) is dict else (0, value)
+    for child in children:
+        if type(child) is dict or type(child) is list:
+            keys += _count_keys(child, depth + 1)
     return keys
 
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import partial
 from time import perf_counter
 
-from router.clients.permission import Offer, Offers
-from router.decide.decider import Decider, Decision
+from router.clients.permission import Offers
+from router.decide.decider import Decider
 from router.decide.prompt import Prompt
 from router.errors import (
     BodyTimeout,
@@ -43,7 +43,7 @@ from router.http.decision_log import DecisionLog
 from router.http.exchange import Exchange
 from router.http.forward import Chat, Forwarder
 from router.http.selection import select
-from router.settings import PolicySettings, Settings
+from router.settings import Settings
 from router.tracing import Tracing
 from router.upstream.sse import error_event
 
@@ -118,7 +118,11 @@ class ChatEndpoint:
             prompt = Prompt.of_chat(body.fields)
             if self._decision_log is not None:
                 exchange.logged_prompt = self._decision_log.text_of(prompt)
-            decision = await self._decide(chosen, prompt, offer)
+            with self._tracing.span("decide"):
+                decision = await self._decider.decide(chosen, prompt, offer.models)
+                self._tracing.describe(
+                    policy=decision.policy, model=decision.model, reason=decision.reason, source=decision.source
+                )
             exchange.decided(decision)
             self._accountant.decided(exchange)
             if exchange.client is not None:
@@ -131,13 +135,6 @@ class ChatEndpoint:
         if self._decision_log is not None and exchange.logged_prompt is not None:
             self._decision_log.add(exchange, exchange.logged_prompt)
             exchange.logged_prompt = None  # the dashboard keeps exchanges, and no prompt
-
-    async def _decide(self, chosen: PolicySettings | Decision, prompt: Prompt, offer: Offer) -> Decision:
-        with self._tracing.span("decide"):
-            decision = await self._decider.decide(chosen, prompt, offer.models)
-            policy, model, reason, source = decision.policy, decision.model, decision.reason, decision.source
-            self._tracing.describe(policy=policy, model=model, reason=reason, source=source)
-            return decision
 
 
 async def _send_error(exchange: Exchange, error: RouterError, send: Send) -> None:

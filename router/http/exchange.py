@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
 
+import msgspec
 from msgspec.structs import replace
 
 from router.decide.decider import Decision
@@ -16,8 +16,7 @@ from router.upstream.replicas import Endpoint
 from router.upstream.sse import Usage
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """What is known so far of one request and its answer. Moments are `perf_counter`, durations seconds."""
 
     request_id: bytes
@@ -28,7 +27,7 @@ class Exchange:
         None  # of a model, in dollars; until the end, as it has the prompt
     )
     decision: Decision | None = None
-    explanation: HeaderList = field(default_factory=list)
+    explanation: HeaderList = []
     fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked
     silent: Endpoint | None = None  # the server that was asked first, until something of its answer is here
     sent: float | None = None  # the moment when the request last left for an upstream

@@ -44,7 +44,7 @@ class Forwarder:
 
         Raises UpstreamError when nobody has answered, with what went wrong last, and while a stream is open.
         """
-        models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
+        models = [self._models[decision.model], *map(self._models.__getitem__, decision.fallbacks)]
         attempts = Attempts(models)
         endpoint: Endpoint | None = attempts.first()
         if endpoint is not None and endpoint.model is not models[0].model:

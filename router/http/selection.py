@@ -134,19 +134,23 @@ def _policy(settings: Settings, offer: Offer, claims: list[_Claim]) -> PolicySet
                 f"Policy '{_short(claim.value)}' not found. Policies: {_names(offer.policies)}.",
                 param=claim.where,
             )
-    named = [claim for claim in claims if claim.value != AUTO]
-    for other in named[1:]:
-        if other.value != named[0].value:
-            raise _conflict(named[0], other)
-    return settings.policies[named[0].value if named else settings.default_policy]
+    named: _Claim | None = None
+    for claim in claims:
+        if claim.value != AUTO:
+            if named is not None and claim.value != named.value:
+                raise _conflict(named, claim)
+            named = named or claim
+    return settings.policies[settings.default_policy if named is None else named.value]
 
 
 def _threshold(claims: list[_Claim]) -> float | None:
+    if not claims:
+        return None
     values = [_threshold_value(claim) for claim in claims]
     for other, value in zip(claims[1:], values[1:], strict=True):
         if value != values[0]:
             raise _conflict(claims[0], other)
-    return values[0] if values else None
+    return values[0]
 
 
 def _threshold_value(claim: _Claim) -> float:

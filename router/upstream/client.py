@@ -7,7 +7,7 @@ configured address and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -156,10 +156,13 @@ class UpstreamResponse:
 class UpstreamClient:
     """One connection pool for all models. Use it as an async context manager."""
 
+    _now: Callable[[], float]  # the clock that deadlines are in
+
     def __init__(self) -> None:
         self._pool = Pool()
 
     async def __aenter__(self) -> UpstreamClient:
+        self._now = asyncio.get_running_loop().time
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -170,8 +173,8 @@ class UpstreamClient:
 
         Raises UpstreamConnect, UpstreamTTFTTimeout or UpstreamProtocol.
         """
-        first_byte_by = asyncio.get_running_loop().time() + model.timeouts.first_byte_s
-        connection = await self._connect(model, target.origin)
+        first_byte_by = self._now() + model.timeouts.first_byte_s
+        connection = self._pool.spare(target.origin) or await self._connect(model, target.origin)
         try:
             connection.send(target.request(body, headers))
             await connection.head(first_byte_by)
@@ -189,7 +192,7 @@ class UpstreamClient:
     async def _connect(self, model: ModelSettings, origin: Origin) -> Connection:
         limits = model.timeouts
         try:
-            return await self._pool.take(origin, limits.connect_s)
+            return await self._pool.connect(origin, limits.connect_s)
         except TimeoutError:
             raise UpstreamConnect(f"Model '{model.name}': no connection within {limits.connect_s:g} s.") from None
         except ConnectFailed:
@@ -202,14 +205,15 @@ def _safe_headers(headers: Headers) -> tuple[list[tuple[bytes, bytes]], bool]:
     The model's own x-request-id becomes x-upstream-request-id.
     """
     safe, is_event_stream = [], False
-    withheld: Collection[bytes] = _WITHHELD_RESPONSE_HEADERS
     for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):  # it names others like itself
-            withheld = {*withheld, *(other.strip().lower() for other in value.split(b","))}
-    for name, value in headers:
-        if name in withheld or name.startswith(b"x-router-"):
-            continue
-        if name == b"content-type":
-            is_event_stream = value.partition(b";")[0].strip().lower() == b"text/event-stream"
-        safe.append((b"x-upstream-request-id" if name == b"x-request-id" else name, value))
+        if name in _WITHHELD_RESPONSE_HEADERS:
+            if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):  # it names others like itself
+                named = {name, *(other.strip().lower() for other in value.split(b","))}
+                return _safe_headers([header for header in headers if header[0] not in named])
+        elif name == b"x-request-id":
+            safe.append((b"x-upstream-request-id", value))
+        elif not name.startswith(b"x-router-"):
+            safe.append((name, value))
+            if name == b"content-type":
+                is_event_stream = value.partition(b";")[0].strip().lower() == b"text/event-stream"
     return safe, is_event_stream

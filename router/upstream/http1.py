@@ -22,6 +22,7 @@ MAX_HEADER_BYTES = 65_536
 IDLE_S = 30.0
 """An idle connection older than this is not used again: servers close theirs, most after a minute or later."""
 _PAUSE_AT_BYTES = 65_536
+_LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 class ConnectFailed(Exception):
@@ -57,15 +58,19 @@ class Pool:
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
-    async def take(self, origin: Origin, connect_s: float) -> Connection:
-        """Return a connection that nobody uses. Raises ConnectFailed, or TimeoutError after `connect_s` seconds."""
-        loop = asyncio.get_running_loop()
+    def spare(self, origin: Origin) -> Connection | None:
+        """Return an open connection that nobody uses, if there is one."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if connection.usable and loop.time() - connection.idle_since < self._idle_s:
+            if connection.usable and connection.now() - connection.idle_since < self._idle_s:
                 return connection
             connection.close()
+        return None
+
+    async def connect(self, origin: Origin, connect_s: float) -> Connection:
+        """Return a new connection. Raises ConnectFailed, or TimeoutError after `connect_s` seconds."""
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(connect_s):
             try:
                 _, connection = await loop.create_connection(
@@ -90,7 +95,7 @@ class Pool:
         self._open.add(connection)
 
     def lost(self, connection: Connection) -> None:
-        """Forget a connection that is gone; `take` passes over one that was idle."""
+        """Forget a connection that is gone; `spare` passes over one that was idle."""
         self._open.discard(connection)
 
     async def close(self) -> None:
@@ -123,7 +128,7 @@ class Connection(asyncio.Protocol):
         self._held = 0  # bytes in _parts
         self._paused = False
         self._header_bytes = 0
-        self._head_here = self._complete = self._sized = False
+        self._head_here = self._complete = False
         self._busy = self._reusable = False
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -145,7 +150,7 @@ class Connection(asyncio.Protocol):
             raise BrokenResponse("closed")
         self.headers = []
         self._header_bytes = 0
-        self._head_here = self._complete = self._sized = False
+        self._head_here = self._complete = False
         self._busy = True
         self._transport.write(request)
 
@@ -206,7 +211,7 @@ class Connection(asyncio.Protocol):
             self._wake()
 
     def eof_received(self) -> bool:  # noqa: D102
-        if self._head_here and not self._sized and not self._complete:
+        if self._head_here and not any(name in _LENGTHS for name, _ in self.headers):
             self._complete = True  # a body without a length ends with its connection
         return False
 
@@ -228,10 +233,7 @@ class Connection(asyncio.Protocol):
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > MAX_HEADER_BYTES:
             raise BrokenResponse("headers too large")
-        lower = name.lower()
-        if lower in (b"content-length", b"transfer-encoding"):
-            self._sized = True
-        self.headers.append((lower, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self.status = self._parser.get_status_code()

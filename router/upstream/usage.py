@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from router.settings import ModelSettings, Price
+from router.settings import Price
 from router.upstream.sse import Usage
 
 
@@ -15,8 +15,12 @@ def dollars(usage: Usage, price: Price | None) -> float | None:
     return (usage.prompt_tokens * price.input_per_million + usage.completion_tokens * price.output_per_million) / 1e6
 
 
-def baseline_dollars(usage: Usage, models: Iterable[ModelSettings]) -> float | None:
-    """Return what the same tokens cost at the dearest of `models`, None when one of the prices is unknown."""
-    costs = [dollars(usage, model.price) for model in models]
-    known = [cost for cost in costs if cost is not None]
-    return max(known) if known and len(known) == len(costs) else None
+def baseline_dollars(usage: Usage, prices: Iterable[Price | None]) -> float | None:
+    """Return what the same tokens cost at the dearest of `prices`, None when one of them is unknown."""
+    dearest = None
+    for price in prices:
+        cost = dollars(usage, price)
+        if cost is None:
+            return None
+        dearest = cost if dearest is None else max(dearest, cost)
+    return dearest

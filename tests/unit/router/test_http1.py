@@ -70,8 +70,12 @@ async def read_all(connection: Connection) -> bytes:
     return b"".join(parts)
 
 
+async def take(pool: Pool, origin: Origin, connect_s: float) -> Connection:
+    return pool.spare(origin) or await pool.connect(origin, connect_s)
+
+
 async def ask(pool: Pool, origin: Origin) -> tuple[int, bytes]:
-    connection = await pool.take(origin, LONG_S)
+    connection = await take(pool, origin, LONG_S)
     try:
         connection.send(REQUEST)
         await connection.head(by(LONG_S))
@@ -151,7 +155,7 @@ async def test_what_breaks_off_or_is_not_http_is_told_and_never_used_again(answe
 async def test_what_arrived_before_a_break_is_read_first() -> None:
     server = Server(CHUNKED[:-9], close=True)
     async with serving(server.talk) as (pool, origin):
-        connection = await pool.take(origin, LONG_S)
+        connection = await take(pool, origin, LONG_S)
         connection.send(REQUEST)
         await connection.head(by(LONG_S))
         await until(lambda: server.closed == 1)
@@ -189,7 +193,7 @@ async def test_silence_before_the_head_and_within_the_body_is_a_timeout() -> Non
     server = Server(b"", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello")
     async with serving(server.talk) as (pool, origin):
         for silent_in_body in (False, True):
-            connection = await pool.take(origin, LONG_S)
+            connection = await take(pool, origin, LONG_S)
             connection.send(REQUEST)
             if silent_in_body:
                 await connection.head(by(LONG_S))
@@ -210,7 +214,7 @@ async def test_a_deadline_that_moves_on_with_each_part_is_kept_by_one_timer() ->
         writer.close()
 
     async with serving(drip) as (pool, origin):
-        connection = await pool.take(origin, LONG_S)
+        connection = await take(pool, origin, LONG_S)
         connection.send(REQUEST)
         await connection.head(by(LONG_S))
         body = b""
@@ -223,7 +227,7 @@ async def test_a_deadline_that_moves_on_with_each_part_is_kept_by_one_timer() ->
 async def test_a_reader_that_leaves_early_closes_the_connection() -> None:
     server = Server(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello")
     async with serving(server.talk) as (pool, origin):
-        connection = await pool.take(origin, LONG_S)
+        connection = await take(pool, origin, LONG_S)
         connection.send(REQUEST)
         await connection.head(by(LONG_S))
         connection.release()
@@ -258,7 +262,7 @@ async def test_a_slow_reader_slows_the_sender() -> None:
         writer.close()
 
     async with serving(flood) as (pool, origin):
-        connection = await pool.take(origin, LONG_S)
+        connection = await take(pool, origin, LONG_S)
         connection.send(REQUEST)
         await connection.head(by(LONG_S))
         await asyncio.sleep(0.3)
@@ -272,13 +276,13 @@ async def test_nobody_listening_and_no_such_name_are_told_apart_from_a_timeout()
         pass
     for nowhere in (origin, Origin(secure=False, host="no-such-host.invalid", port=80)):
         with pytest.raises(ConnectFailed):
-            await pool.take(nowhere, LONG_S)
+            await take(pool, nowhere, LONG_S)
 
 
 async def test_tls_with_a_peer_that_speaks_none_fails_to_connect() -> None:
     async with serving(Server(WHOLE).talk) as (pool, origin):
         with pytest.raises((ConnectFailed, TimeoutError)):
-            await pool.take(Origin(secure=True, host=origin.host, port=origin.port), 0.5)
+            await take(pool, Origin(secure=True, host=origin.host, port=origin.port), 0.5)
 
 
 @settings(max_examples=60, deadline=None)

@@ -39,7 +39,7 @@ def test_free_is_zero_and_unknown_is_not() -> None:
 def test_the_baseline_is_the_dearest_candidate_s_cost_or_unknown(
     models: list[ModelSettings], expected: float | None
 ) -> None:
-    baseline = baseline_dollars(Usage(1000, 500), models)
+    baseline = baseline_dollars(Usage(1000, 500), [model.price for model in models])
     assert baseline == (None if expected is None else pytest.approx(expected))
 
 
@@ -47,6 +47,6 @@ def test_the_baseline_is_the_dearest_candidate_s_cost_or_unknown(
 def test_no_candidate_costs_more_than_the_baseline(prompt: int, completion: int) -> None:
     usage = Usage(prompt, completion)
     costs = [dollars(usage, model.price) for model in (CHEAP, MIDDLE, DEAR)]
-    baseline = baseline_dollars(usage, (CHEAP, MIDDLE, DEAR))
+    baseline = baseline_dollars(usage, (CHEAP.price, MIDDLE.price, DEAR.price))
     assert baseline is not None
     assert all(cost is not None and 0 <= cost <= baseline for cost in costs)
