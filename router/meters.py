@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -32,24 +33,20 @@ class Registry(CollectorRegistry):
 
 
 class _Meter:
-    """What the three kinds share: children found again in a plain dict, and a place among the unsettled."""
+    """What the three kinds share: children that are found again at once, and a place among the unsettled."""
 
     _unsettled: list[_Meter]
     _waits = False
 
     def __init__(self, *args: Any, registry: Registry | None = None, **kwargs: Any) -> None:  # noqa: ANN401 - the library's own
-        self._remembered: dict[tuple[str, ...], Any] = {}
+        self.labels = lru_cache(maxsize=None)(self._child)
         if registry is not None:
             self._unsettled = registry.unsettled
         super().__init__(*args, registry=registry, **kwargs)  # type: ignore[call-arg] # comes before a metric
 
-    def labels(self, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - the library's own
-        """Return the child for these label values, in the labels' order."""
-        child = self._remembered.get(values)
-        if child is None:
-            child = super().labels(*values, **named)  # type: ignore[misc] # the metric has it that this is mixed into
-            self._remembered[values] = child
-            child._unsettled = self._unsettled
+    def _child(self, *values: Any, **named: Any) -> Any:  # noqa: ANN401 - the library's own
+        child = super().labels(*values, **named)  # type: ignore[misc] # the metric has it that this is mixed into
+        child._unsettled = self._unsettled
         return child
 
     def settle(self) -> None:

@@ -24,6 +24,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 HeaderList = list[tuple[bytes, bytes]]
 
 ON_DISCONNECT = "router.on_disconnect"
+EVENT_LOOP = "router.event_loop"  # of the scope, from our server: to ask asyncio for it is a system call
 CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5
 _ids = random.Random()  # noqa: S311 - an id is no secret, and the system's randomness costs a call for each
@@ -112,12 +113,14 @@ class Interruption:
     """
 
     def __init__(self, scope: Scope) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(scope.get(EVENT_LOOP))
         if task is None:
             raise RuntimeError("an Interruption needs to run in a task")
         self._scope, self._task = scope, task
         self._why: Callable[[], Exception] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._limit: Callable[[], Exception] | None = None
+        self._limit_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None  # one for all limits, moved only when it rings early
 
     def __enter__(self) -> Interruption:
         self._scope[ON_DISCONNECT] = partial(self._interrupt, ClientGone)
@@ -125,22 +128,36 @@ class Interruption:
 
     def limit(self, seconds: float, error: Callable[[], Exception]) -> None:
         """Raise `error()` within the block once so many seconds have passed."""
-        self.lift()
-        self._timer = self._task.get_loop().call_later(seconds, self._interrupt, error)
+        loop = self._task.get_loop()
+        self._limit, self._limit_at = error, loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._limit_at:
+            self._stop_timer()
+            self._timer = loop.call_at(self._limit_at, self._ring)
 
     def lift(self) -> None:
         """Take the limit back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._limit = None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.lift()
+        self._stop_timer()
         del self._scope[ON_DISCONNECT]
         if self._why is not None:
             self._task.uncancel()
             if kind is not None:
                 raise self._why() from None
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = self._task.get_loop()
+        if self._limit is not None and loop.time() < self._limit_at:
+            self._timer = loop.call_at(self._limit_at, self._ring)
+        elif self._limit is not None:
+            self._interrupt(self._limit)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _interrupt(self, why: Callable[[], Exception]) -> None:
         if self._why is None:

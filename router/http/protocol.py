@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
 from router.http.answer import Answer
-from router.http.asgi import ON_DISCONNECT, Scope, request_id
+from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
 SKIP_TIMEOUT_S = 10.0  # for the rest of a request that was refused
@@ -84,6 +84,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note a request's first byte; the rest of its head must follow in time."""
         super().on_message_begin()
+        cast(Scope, self.scope)[EVENT_LOOP] = self.loop
         self._leave_head()
         self._in_head = True
 

@@ -12,6 +12,7 @@ from time import monotonic
 
 from router.breaker import Breaker, State
 from router.errors import UpstreamError, UpstreamRateLimited, UpstreamRefused, UpstreamUnavailable
+from router.meters import LoopGauge
 from router.metrics import Metrics
 from router.settings import ModelSettings, UpstreamSettings
 from router.upstream.client import Target
@@ -30,7 +31,6 @@ class Endpoint:
     ) -> None:
         self.model = model
         self.target = Target.of(model.replicas[number - 1], _CHAT_PATH)
-        self.in_flight = 0
         self._limits = limits
         self._now = now
         labels = (model.name, str(number))
@@ -40,15 +40,18 @@ class Endpoint:
             failures_to_open=limits.failures_to_open, cooldown_s=limits.cooldown_s, changed=breaker_state.set, now=now
         )
         self._rested_at = -math.inf
-        self._in_use = metrics.upstream_in_flight.labels(*labels)
+        self._in_use: LoopGauge = metrics.upstream_in_flight.labels(*labels)
 
     def __enter__(self) -> None:
-        self.in_flight += 1
         self._in_use.inc()
 
     def __exit__(self, *_: object) -> None:
-        self.in_flight -= 1
         self._in_use.dec()
+
+    @property
+    def in_flight(self) -> float:
+        """How many requests it works on."""
+        return self._in_use.now
 
     @property
     def free_at(self) -> float:
