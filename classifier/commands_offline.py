@@ -115,7 +115,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.report is not None:
         write_report(arguments.report, evaluation, about)
         print(f"report in {arguments.report}")
-    print_for_programs({"rows": evaluation["rows"], **(routing["routers"] if routing else {})})
+    told = {} if task is None else {"task": {name: task[name] for name in ("rows", "accuracy", "majority")}}
+    print_for_programs({"rows": evaluation["rows"], **(routing["routers"] if routing else {}), **told})
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
