@@ -13,7 +13,10 @@ from router.errors import UpstreamProtocol
 MAX_EVENT_BYTES = 1_000_000
 
 # An event ends at a blank line; lines end with LF, CRLF or CR. A CR that comes last may yet turn out a CRLF.
-_END_OF_EVENT = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+# Each alternative begins with a literal: so `re` skips to the next one instead of trying at every byte.
+_LINE_END = rb"(?:\r\n|\n|\r(?!\n|\Z))"
+_END_OF_EVENT = re.compile(rb"\r\n%b|\n%b|\r(?!\n|\Z)%b" % (_LINE_END, _LINE_END, _LINE_END))
+_BLANK_LINE = re.compile(rb"\n\n")
 _LONGEST_END = 4
 
 
@@ -31,7 +34,8 @@ class EventSplitter:
         searched = max(0, len(self._rest) - _LONGEST_END + 1)
         buffer = self._rest + data if self._rest else data
         events, start = [], 0
-        for match in _END_OF_EVENT.finditer(buffer, searched):
+        ends = _END_OF_EVENT if b"\r" in buffer else _BLANK_LINE
+        for match in ends.finditer(buffer, searched):
             events.append(buffer[start : match.end()])
             start = match.end()
         self._rest = buffer[start:]
@@ -110,7 +114,9 @@ def read_chunk(event: bytes) -> Chunk:
         raise UpstreamProtocol("The upstream sent an event that is not a chat completion chunk.") from None
     if chunk.error is not None:
         return Chunk(is_error=True)
-    finishes = any(choice.finish_reason for choice in chunk.choices or ())
+    finishes = False
+    for choice in chunk.choices or ():
+        finishes = finishes or bool(choice.finish_reason)
     if chunk.usage is None:
         return _FINISHES if finishes else _NOTHING
     usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
