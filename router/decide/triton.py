@@ -184,7 +184,7 @@ def _classification(
 ) -> ClassifyResult:
     heads = ((labels.outcomes, outcome, 1.0), (labels.task_types, task_type, 1.0), (labels.dimensions, dimensions, 5.0))
     for names, values, most in heads:
-        if names and (len(names) != len(values) or not all(-0.001 <= value <= most + 0.001 for value in values)):
+        if names and (len(names) != len(values) or not _within(values, most + 0.001)):
             return ClassifierError("invalid_output", "The classifier answered NaN, or not one score per label.")
     if labels.outcomes and not math.isclose(sum(outcome), 1.0, abs_tol=0.01):
         return ClassifierError("invalid_output", "The classifier's outcome probabilities do not add up to 1.")
@@ -199,6 +199,11 @@ def _classification(
         tokens_seen=tokens[0],
         tokens_dropped=tokens[1],
     )
+
+
+def _within(values: tuple[float, ...], most: float) -> bool:
+    """Whether all are numbers in 0..most, or a rounding error below; `min` and `max` overlook NaN, a sum does not."""
+    return min(values) >= -0.001 and max(values) <= most and not math.isnan(sum(values))
 
 
 class LabelClassifier:

@@ -168,6 +168,7 @@ SOUND = [0.4, 0.3, 0.2, 0.1]
         ("OUTCOME", floats([[1.4, -0.4, 0.0, 0.0], SOUND])),
         ("TASK_TYPE", floats([[math.nan] * 12, [0.0] * 12])),
         ("TASK_TYPE", floats([[7.0] + [0.0] * 11, [0.0] * 12])),
+        ("TASK_TYPE", floats([[0.0] * 11 + [math.nan], [0.0] * 12])),
         ("DIMENSIONS", floats([[math.nan] * 6, [0.5] * 6])),
         ("DIMENSIONS", floats([[-1.0] * 6, [0.5] * 6])),
         ("DIMENSIONS", floats([[5.5] * 6, [0.5] * 5 + [4.9]])),
