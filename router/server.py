@@ -35,7 +35,9 @@ logger = logging.getLogger("router")
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 ENOUGH_DESCRIPTORS = 4096
-_ALLOCATIONS_BETWEEN_COLLECTIONS = 20_000
+# Requests leave no garbage, so what the collector finds is alive. It looks at young objects now and then, and hardly
+# ever again at those that stay: 2,000 requests in flight are 230,000 objects, for which it stops the loop for 150 ms.
+_COLLECTIONS = (20_000, 100, 10)
 
 
 def log_to_stderr(settings: Settings) -> None:
@@ -152,7 +154,7 @@ class _Server(uvicorn.Server):
         # Nothing that exists by now is garbage: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_ALLOCATIONS_BETWEEN_COLLECTIONS)
+        gc.set_threshold(*_COLLECTIONS)
         self._parent = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
