@@ -1,6 +1,7 @@
 """Micro-batching: many callers, one call. Knows nothing of Triton or HTTP.
 
-The first prompt opens a window; the batch leaves when it is full or the window closes, whichever is first.
+The first prompt opens a window; the batch leaves when it is full or the window closes, whichever is first. While a
+call is under way the window stays open until that call should be back: few large calls cost less than many small ones.
 While nothing waits, nothing runs. Prompts that wait for the same answer share one row.
 """
 
@@ -19,6 +20,7 @@ from router.errors import ClassifierError
 R = TypeVar("R")
 
 _WEIGHT = 0.2
+_LONGEST_WINDOW = 4  # times `max_queue_delay_s`: no call under way is waited for longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ def _settle_unanswered(rows: Sequence[_Row[R]]) -> None:
 class MicroBatcher(Generic[R]):
     """Collects prompts for `send(texts) -> one result or exception per text`.
 
-    At most `max_batch_size` rows a call, `max_in_flight` calls at once; a row waits at most `max_queue_delay_s`
-    while a call is free. Beyond `max_waiting` waiting rows `submit` raises `ClassifierError("queue_full")`. Who could
-    not be answered within `patience_s` any more sees `ClassifierError("deadline")` at once.
+    At most `max_batch_size` rows a call, `max_in_flight` calls at once. While a call is free a row waits
+    `max_queue_delay_s` for others, and up to four times as long for a call under way. Beyond `max_waiting` waiting rows
+    `submit` raises `ClassifierError("queue_full")`. Who could not be answered within `patience_s` any more sees
+    `ClassifierError("deadline")` at once.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class MicroBatcher(Generic[R]):
         self._max_in_flight = max_in_flight
         self._patience_s = patience_s
         self._call_s = 0.0  # how long a call takes, the last ones counting most
+        self._last_call = -math.inf  # when the newest call left
         self._observe = observe
         self._queue_changed = queue_changed
         self._now = now
@@ -115,8 +119,16 @@ class MicroBatcher(Generic[R]):
         if len(self._waiting) >= self._max_batch_size:
             self._flush()
         elif self._window is None and len(self._calls) < self._max_in_flight:
-            self._window = loop.call_later(self._max_queue_delay_s, self._flush)
+            self._window = loop.call_later(self._window_s(), self._flush)
         return future
+
+    def _window_s(self) -> float:
+        """Return how long to collect: until the newest call under way should be back, within limits."""
+        delay_s = self._max_queue_delay_s
+        if not self._calls:
+            return delay_s
+        back_in_s = self._last_call + self._call_s - self._now()
+        return min(max(delay_s, back_in_s), _LONGEST_WINDOW * delay_s)
 
     async def close(self) -> None:
         """Cancel what is under way and fail what waits; callers see `ClassifierError("unavailable")`."""
@@ -139,6 +151,7 @@ class MicroBatcher(Generic[R]):
         while self._waiting and len(self._calls) < self._max_in_flight:
             batch = self._take()
             if batch:
+                self._last_call = self._now()
                 call = asyncio.create_task(self._call(batch))
                 self._calls.add(call)
                 call.add_done_callback(partial(self._ended, batch))

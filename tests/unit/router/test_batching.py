@@ -173,6 +173,29 @@ def test_no_more_calls_than_allowed_and_what_waits_leaves_when_one_ends_newest_f
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("takes_s", "leaves_s"),
+    [
+        pytest.param(1.0, 2.0, id="a window as ever: it should be back before"),
+        pytest.param(20.0, 4.0, id="until it should be back, a fifth of the one call that is known"),
+        pytest.param(100.0, 8.0, id="four windows at most"),
+    ],
+)
+def test_who_finds_a_call_under_way_waits_until_it_should_be_back(takes_s: float, leaves_s: float) -> None:
+    async def main() -> None:
+        send = Recorder(takes_s)
+        batch = batcher(send)
+        await batch.submit("how long a call takes")
+        under_way = batch.submit("a")
+        await asyncio.sleep(2.0)
+        began = now()
+        later = batch.submit("b")
+        await asyncio.gather(under_way, later)
+        assert send.calls[1:] == [(began, ["a"]), (began + leaves_s, ["b"])]
+
+    run(main())
+
+
 def test_too_many_waiting_rows_are_refused_at_once_but_a_shared_one_is_not_another() -> None:
     async def main() -> None:
         batch = batcher(Recorder(), waiting=2)
