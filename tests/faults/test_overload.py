@@ -144,8 +144,9 @@ def test_a_late_event_loop_sheds_load(chatty: SimulatedLLM, start_router: StartR
     most = 1000
     router = start_router(settings(chatty, max_lag_ms=25, max_in_flight=most))
     statuses: Counter[int] = Counter()
+    heavy = {str(i): {"a": i} for i in range(3000)}  # to read it takes the router longer than its LLM
     for rate in (300, 600, 1200, 2400):  # how much is too much depends on the processor
-        statuses += Counter(offered(router, rate, 4, stream=True).statuses)
+        statuses += Counter(offered(router, rate, 4, stream=True, metadata=heavy).statuses)
         if statuses[503]:
             break
     assert set(statuses) <= {200, 503}
