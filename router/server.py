@@ -76,12 +76,12 @@ def serve(settings: Settings, written: Settings, load: Callable[[], Settings], s
     if settings.admin.enabled:
         logger.info("dashboard at http://%s:%d/dashboard", settings.admin.host, settings.admin.port)
     if settings.server.workers == 1:
-        return _serve_alone(ReloadableRouter(settings, written, load, shared), listeners)
+        return _serve_here(ReloadableRouter(settings, written, load, shared), listeners)
     return _Workers(settings, written, load, shared, listeners).run()
 
 
-def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> int:
-    """Serve in this process."""
+def _serve_here(router: ReloadableRouter, listeners: list[socket.socket], supervisor: int | None = None) -> int:
+    """Serve in this process, as long as the process `supervisor` is its parent."""
     config = uvicorn.Config(
         router,
         loop="uvloop",
@@ -96,7 +96,7 @@ def _serve_alone(router: ReloadableRouter, listeners: list[socket.socket]) -> in
         proxy_headers=False,  # nobody here asks for the client's address
         timeout_keep_alive=KEEP_ALIVE_S,
     )
-    server = _Server(config, router)
+    server = _Server(config, router, supervisor)
     server.run(sockets=listeners)
     return 0 if server.started else 1
 
@@ -117,21 +117,21 @@ class _Workers:
         self._load = load
         self._shared = shared
         self._listeners = listeners
+        self._supervisor = os.getpid()  # a worker that asked for its parent could be an orphan already
 
     def run(self) -> int:
         return supervise(self._work, self._settings.server.workers, hang_up=self._hang_up, stop=self._stop)
 
     def _work(self) -> int:
-        parent = os.getppid()
         router = ReloadableRouter(
             self._settings,
             self._written,
             self._load,
             self._shared,
-            tell_others=lambda: os.kill(parent, signal.SIGHUP),
+            tell_others=lambda: os.kill(self._supervisor, signal.SIGHUP),
             give_up=lambda: os._exit(os.EX_SOFTWARE),  # the parent starts another one
         )
-        return _serve_alone(router, self._listeners)
+        return _serve_here(router, self._listeners, self._supervisor)
 
     def _hang_up(self) -> None:
         """Keep the new configuration for workers that start later; those that run read it, and judge it, themselves."""
@@ -148,14 +148,14 @@ class _Workers:
 class _Server(uvicorn.Server):
     """uvicorn with our end: /health/ready says so at once, a delay for load balancers, a drain, and out."""
 
-    def __init__(self, config: uvicorn.Config, router: ReloadableRouter) -> None:
+    def __init__(self, config: uvicorn.Config, router: ReloadableRouter, supervisor: int | None) -> None:
         super().__init__(config)
         self._router = router
+        self._supervisor = supervisor
         # Nothing that exists by now is garbage: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_COLLECTIONS)
-        self._parent = os.getppid()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; a second signal ends the drain. A worker leaves Ctrl-C to its parent."""
@@ -167,7 +167,7 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Stop too when the supervisor has gone: nobody could stop us any more."""
-        return await super().on_tick(counter) or os.getppid() != self._parent
+        return await super().on_tick(counter) or self._supervisor not in (None, os.getppid())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Wait for load balancers, stop listening, drain; who is still there at the end of it is told so."""

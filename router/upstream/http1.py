@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
             raise BrokenResponse("closed")
         self.headers = []
         self._header_bytes = 0
-        self._head_here = self._complete = False
+        self._head_here = self._complete = self._reusable = False
         self._busy = True
         self._transport.write(request)
 

@@ -14,18 +14,22 @@ import openai
 import psutil
 import pytest
 
+from loadtest.processes import Child
 from loadtest.simulated_llm import SimulatedLLM, simulated_llm
 from tests.faults.configuration import config
 from tests.integration.conftest import closed_port
 from tests.integration.router_process import (
     CANARY,
+    REPOSITORY,
     Answer,
     RouterProcess,
     chat_body,
     events,
     has_ended,
     send,
+    serve_command,
     wait_until,
+    write_config,
 )
 
 TOKENS, TOKENS_PER_S = 30, 20
@@ -173,3 +177,18 @@ def test_workers_without_a_parent_end(slow_llm: SimulatedLLM, tmp_path: Path) ->
         assert refuses_connections(router)
     finally:
         router.child.stop()
+
+
+@pytest.mark.fault("the parent of the workers is killed while they start", "the workers end, though none knew it alive")
+def test_workers_that_start_without_a_parent_end(slow_llm: SimulatedLLM, tmp_path: Path) -> None:
+    file, log = write_config(config(slow_llm, closed_port()), tmp_path), tmp_path / "router.log"
+    for _ in range(3):
+        child = Child.start("router", serve_command(file, "--workers", "2"), log_path=log, cwd=REPOSITORY)
+        try:
+            parent = psutil.Process(child.pid)
+            wait_until(lambda parent=parent: len(parent.children()) == 2, deadline_s=30, every_s=0)  # type: ignore[misc]
+            workers = parent.children()
+            parent.kill()
+            wait_until(lambda workers=workers: all(map(has_ended, workers)))  # type: ignore[misc]
+        finally:
+            child.stop()
