@@ -130,7 +130,9 @@ class _Classifier:
             lambda: self._client.get_model_config(self._service.model, self._service.version, as_json=True)
         )
         parameters = config["config"]["parameters"]
-        own = parameters.get(f"spec_{self._service.version}") or parameters["spec"]  # while two versions are served
+        own = parameters.get(f"spec_{self._service.version}") or parameters.get("spec")  # while two versions are served
+        if own is None:
+            raise TritonError(f"model {self._service.model} has no parameter `spec`: it is none of this project's")
         spec = json.loads(own["string_value"])
         return tuple(spec["task_types"] or ()), tuple(spec["dimensions"] or ())
 

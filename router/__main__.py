@@ -103,8 +103,8 @@ def run_serve(arguments: argparse.Namespace) -> int:
 def _with_options(settings: Settings, arguments: argparse.Namespace) -> Settings:
     given = {name: getattr(arguments, name) for name in ("host", "port", "workers")}
     server = dataclasses.replace(settings.server, **{name: value for name, value in given.items() if value is not None})
-    if server.workers < 1 or not 0 <= server.port <= 65535:
-        raise ConfigurationError([f"--workers {server.workers}, --port {server.port}: at least 1, and 0 to 65535."])
+    if not 1 <= server.workers <= 64 or not 0 <= server.port <= 65535:
+        raise ConfigurationError([f"--workers {server.workers}, --port {server.port}: 1 to 64, and 0 to 65535."])
     admin = settings.admin
     if arguments.admin_port is not None:
         admin = dataclasses.replace(admin, port=arguments.admin_port)

@@ -23,9 +23,7 @@ class Exchange(msgspec.Struct, eq=False):
     started: float  # the moment when the whole body was here
     trace_id: str | None = None
     client: ClientSettings | None = None  # whose key came with it, when there are clients
-    expected_cost: Callable[[str], float | None] | None = (
-        None  # of a model, in dollars; until the end, as it has the prompt
-    )
+    expected_cost: Callable[[str], float | None] | None = None  # dollars by model; dropped at the end with its prompt
     decision: Decision | None = None
     explanation: HeaderList = []
     fallback: str | None = None  # "cheap->expensive;reason=...", when another model than the chosen one was asked

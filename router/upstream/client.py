@@ -195,8 +195,8 @@ class UpstreamClient:
             return await self._pool.connect(origin, limits.connect_s)
         except TimeoutError:
             raise UpstreamConnect(f"Model '{model.name}': no connection within {limits.connect_s:g} s.") from None
-        except ConnectFailed:
-            raise UpstreamConnect(f"Model '{model.name}' cannot be reached.") from None
+        except ConnectFailed as why:
+            raise UpstreamConnect(f"Model '{model.name}' cannot be reached: {why}.") from None
 
 
 def _safe_headers(headers: Headers) -> tuple[list[tuple[bytes, bytes]], bool]:

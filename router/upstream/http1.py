@@ -8,6 +8,7 @@ is closed at once when its reader goes away.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _LENGTHS = (b"content-length", b"transfer-encoding")
 
 
 class ConnectFailed(Exception):
-    """No connection: the name did not resolve, nobody listens, or TLS was refused."""
+    """No connection: the name did not resolve, nobody listens, or TLS was refused; says which."""
 
 
 class BrokenResponse(Exception):
@@ -80,7 +81,7 @@ class Pool:
                     ssl=self._context() if origin.secure else None,
                 )
             except (OSError, UnicodeError) as error:  # UnicodeError: a host name that IDNA cannot encode
-                raise ConnectFailed(type(error).__name__) from None
+                raise ConnectFailed(_why(error)) from None
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -290,3 +291,14 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    match error:
+        case socket.gaierror() | UnicodeError():
+            return "its name does not resolve"
+        case ConnectionRefusedError():
+            return "the connection was refused"
+        case ssl.SSLError():
+            return f"TLS failed: {error.reason}"
+    return type(error).__name__

@@ -36,6 +36,7 @@ def failed(router: RouterProcess, outcome: str, **fields: Any) -> tuple[int, dic
 def test_refused(router: RouterProcess, stream: bool) -> None:
     status, error, took = failed(router, "upstream_error", model="refused", stream=stream)
     assert (status, error["code"]) == (502, "upstream_connect")
+    assert error["message"] == "Model 'refused' cannot be reached: the connection was refused."
     assert took < PATIENCE_S
 
 

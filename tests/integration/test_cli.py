@@ -135,7 +135,9 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert "usage: python -m router" in ended.stderr
 
 
-@pytest.mark.parametrize(("option", "value"), [("--port", "65536"), ("--port", "-1"), ("--workers", "0")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--port", "65536"), ("--port", "-1"), ("--workers", "0"), ("--workers", "65")]
+)
 def test_an_option_out_of_range(config: Path, option: str, value: str) -> None:
     ended = run("serve", "--config", config, option, value, ok=False)
     assert ended.returncode == 1

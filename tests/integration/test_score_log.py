@@ -64,6 +64,7 @@ def test_lines_that_cannot_be_read_stay_in_their_place(triton: LocalTriton, tmp_
     [
         ({"url": "127.0.0.1:1", "attempts": 2}, "Triton at 127.0.0.1:1, 2 attempts"),
         ({"model": "no_such_model", "attempts": 1}, "no_such_model"),
+        ({"model": "task_router_ensemble"}, "has no parameter `spec`"),
         ({"version": "9", "attempts": 1}, "version 9"),
     ],
 )
