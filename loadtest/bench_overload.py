@@ -2,12 +2,13 @@
 
     python -m loadtest.bench_overload [--seconds 6] [--times 0.5 1 2 5] [--max-lag-ms 25]
 
-Starts an LLM that does nothing but keep time and a router with one worker and no classifier, pinned to one core where
-there are two; finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it
-is whole within a second. `streams` of 50 chunks, 10 ms apart, show what a router does all day; `whole` answers without
-any delay, how cheap a refusal is beside the cheapest answer; `slots`, a limit on requests in flight with an idle
-processor. `router`, `upstream` and `generator` are shares of a core: where the router's is not near 1 at its capacity,
-another of them is what was measured. The last line is one JSON document.
+Starts an LLM that does nothing but keep time and a router with one worker, pinned to one core where there are two;
+finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it is whole
+within a second. `streams` of 50 chunks, 10 ms apart, show what a router does all day; `whole` answers without a delay,
+how cheap a refusal is beside the cheapest answer; `slots`, a limit on requests in flight with an idle processor;
+`scores`, a classifier (minilm in Triton, beside the load) that cannot score all prompts in time: who gets no score is
+refused. The other cases have no classifier. The shares of a core say who the limit is at the capacity. The last line is
+one JSON document.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import psutil
 import uvloop
 
 from loadtest.bench.machine import Cores, pinned_to
-from loadtest.constant_rate import Result, closed_loop, open_loop, post
+from loadtest.constant_rate import Request, Result, closed_loop, open_loop, post
+from loadtest.local_triton import LocalTriton
 from loadtest.processes import Child, free_port, responds
 
 IN_TIME_S = 1.0
@@ -46,12 +48,16 @@ class Case:
     is_stream: bool
     llm: Sequence[str]
     server: dict[str, float]
+    is_scored: bool = False
 
     @property
-    def request(self) -> bytes:
-        """The request as it goes over the wire."""
-        body = {"model": "auto", "stream": self.is_stream, "messages": [{"role": "user", "content": "Hello?"}]}
-        return post(CHAT, json.dumps(body).encode())
+    def request(self) -> Request:
+        """What goes over the wire; no two prompts are the same where they are scored."""
+        return self._nth_request if self.is_scored else self._nth_request(7)
+
+    def _nth_request(self, number: int) -> bytes:
+        message = {"role": "user", "content": f"What is {number} in words, and why is it not {number + 1}?"}
+        return post(CHAT, json.dumps({"model": "auto", "stream": self.is_stream, "messages": [message]}).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ CASES = (
     Case("streams", 384, True, ("--chunks", "50", "--interval-ms", "10"), {}),
     Case("whole", 64, False, (), {}),
     Case("slots", 20, False, ("--delay-ms", "200"), {"max_in_flight": 20}),
+    Case("scores", 64, False, (), {}, is_scored=True),
 )
 
 
@@ -113,12 +120,17 @@ def _running(case: Case, cores: Cores) -> Iterator[Running]:
         llm = Child.start("llm", command, log_path=directory / "llm.log", cwd=REPOSITORY)
         stack.callback(llm.stop)
         llm.wait_until(lambda: responds(f"http://127.0.0.1:{upstream_port}/"), deadline_s=30)
-        config = {
+        config: dict[str, Any] = {
             "server": {"port": port, **case.server},
             "admin": {"enabled": False},
             "models": {"only": {"api_base": f"http://127.0.0.1:{upstream_port}/v1"}},
             "policies": {"default": {"type": "fixed", "model": "only"}},
         }
+        if case.is_scored:
+            triton = stack.enter_context(LocalTriton.start(directory / "triton", config="cpu-minilm"))
+            config["triton"] = {"url": triton.grpc_url, "deadline_ms": 250, "cache_entries": 0, "on_failure": "reject"}
+            tiers = [{"model": "only"}, {"model": "only", "from": 0.5}]
+            config["policies"] = {"default": {"type": "threshold", "score": "need_strong", "tiers": tiers}}
         file = directory / "router.yaml"
         file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "router", "serve", "--config", str(file)]

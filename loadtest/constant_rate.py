@@ -13,12 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import cast
 
 import uvloop
 
 BROKEN = 0
 """The status of a request whose connection failed, or that had no answer when patience was over."""
+
+Request = bytes | Callable[[int], bytes]
+"""Whole HTTP/1.1 bytes, the same each time or those of the n-th request."""
 
 _TICK_S = 0.001
 
@@ -58,16 +62,16 @@ class Result:
 
 async def open_loop(
     port: int,
-    request: bytes | Callable[[int], bytes],
+    request: Request,
     *,
     rate: float,
     seconds: float,
     patience_s: float = 10.0,
     connections: int = 4000,
 ) -> Result:
-    """Send `request`, whole HTTP/1.1 bytes, `rate` times a second to 127.0.0.1; at most so many connections.
+    """Send `request` `rate` times a second to 127.0.0.1; at most so many connections.
 
-    A function gives the n-th request. A request that finds no connection free is counted as `BROKEN`.
+    A request that finds no connection free is counted as `BROKEN`.
     """
     clients = _Clients(port, connections)
     sent = 0
@@ -81,11 +85,16 @@ async def open_loop(
     return Result(rate, seconds, clients.samples)
 
 
-async def closed_loop(port: int, request: bytes, *, clients: int, seconds: float) -> Result:
+async def closed_loop(port: int, request: Request, *, clients: int, seconds: float) -> Result:
     """Let so many clients send `request`, each again as soon as it has its answer; the rate is what came of it."""
-    waiting = _Clients(port, clients, again=request)
+    numbers = count()
+
+    def following() -> bytes:
+        return request(next(numbers)) if callable(request) else request
+
+    waiting = _Clients(port, clients, again=following)
     for _ in range(clients):
-        waiting.ask(request, due_s=0.0)
+        waiting.ask(following(), due_s=0.0)
     await asyncio.sleep(seconds)
     in_time = [sample for sample in waiting.samples if sample.due_s + sample.took_s <= seconds]
     await waiting.finish(patience_s=0.0)  # what this cuts off has not failed
@@ -106,7 +115,7 @@ def post(path: str, body: bytes) -> bytes:
 class _Clients:
     """The connections to one server, and what became of the requests on them."""
 
-    def __init__(self, port: int, most: int, *, again: bytes | None = None) -> None:
+    def __init__(self, port: int, most: int, *, again: Callable[[], bytes] | None = None) -> None:
         self.samples: list[Sample] = []
         self._port, self._most, self._again = port, most, again
         self._idle: list[_Connection] = []
@@ -149,7 +158,7 @@ class _Clients:
             return
         self._idle.append(connection)
         if self._again is not None:
-            self.ask(self._again, due_s=self.now())
+            self.ask(self._again(), due_s=self.now())
 
     def lost(self, connection: _Connection) -> None:
         """Note that a connection has gone, and its request with it."""

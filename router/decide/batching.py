@@ -64,7 +64,8 @@ class MicroBatcher(Generic[R]):
     At most `max_batch_size` rows a call, `max_in_flight` calls at once. While a call is free a row waits
     `max_queue_delay_s` for others, and up to four times as long for a call under way. Beyond `max_waiting` waiting rows
     `submit` raises `ClassifierError("queue_full")`. Who could not be answered within `patience_s` any more sees
-    `ClassifierError("deadline")` at once.
+    `ClassifierError("deadline")` at once. Calls that take over half of that become smaller: whoever waits for one call
+    must have time for the next, and a classifier that is slow by the row is late with all rows of a large one.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class MicroBatcher(Generic[R]):
     ) -> None:
         self._send = send
         self._max_batch_size = max_batch_size
+        self._rows = max_batch_size  # of a call, as many as are answered in time
         self._max_queue_delay_s = max_queue_delay_s
         self._max_waiting = max_waiting
         self._max_in_flight = max_in_flight
@@ -116,7 +118,7 @@ class MicroBatcher(Generic[R]):
             row = self._waiting[text] = _Row(text, self._now())
             self._queue_changed(1)
         row.futures.append(future)
-        if len(self._waiting) >= self._max_batch_size:
+        if len(self._waiting) >= self._rows:
             self._flush()
         elif self._window is None and len(self._calls) < self._max_in_flight:
             self._window = loop.call_later(self._window_s(), self._flush)
@@ -161,8 +163,8 @@ class MicroBatcher(Generic[R]):
 
         The next batch leaves in any case: whether calls have become faster shows only when there are some.
         """
-        at_once = self._max_batch_size * self._max_in_flight
-        while len(self._waiting) > self._max_batch_size:
+        at_once = self._rows * self._max_in_flight
+        while len(self._waiting) > self._rows:
             oldest = next(iter(self._waiting.values()))
             calls_to_come = 1 + (len(self._waiting) - 1) // at_once
             if oldest.submitted + self._patience_s >= self._now() + calls_to_come * self._call_s:
@@ -177,7 +179,7 @@ class MicroBatcher(Generic[R]):
         Newest first, because under overload the oldest are too late already, and serving them makes all too late.
         """
         batch: list[_Row[R]] = []
-        while self._waiting and len(batch) < self._max_batch_size:
+        while self._waiting and len(batch) < self._rows:
             _, row = self._waiting.popitem()
             self._queue_changed(-1)
             if row.wanted():
@@ -202,13 +204,20 @@ class MicroBatcher(Generic[R]):
             results = [error] * len(batch)
         for row, result in zip(batch, results, strict=True):
             row.settle(result)
-        self._call_s += _WEIGHT * (self._now() - started - self._call_s)
+        self._learn(len(batch), call_s := self._now() - started)
         self._observe(
             BatchReport(
                 rows=len(batch),
                 shared=sum(len(row.futures) - 1 for row in batch),
                 failed=sum(isinstance(result, Exception) for result in results),
                 queue_s=tuple(started - row.submitted for row in batch),
-                call_s=self._now() - started,
+                call_s=call_s,
             )
         )
+
+    def _learn(self, rows: int, call_s: float) -> None:
+        self._call_s += _WEIGHT * (call_s - self._call_s)
+        if call_s > self._patience_s / 2:
+            self._rows = max(1, self._rows // 2)
+        elif rows >= self._rows:
+            self._rows = min(self._max_batch_size, self._rows + 1)
