@@ -197,16 +197,13 @@ def test_who_finds_a_call_under_way_waits_until_it_should_be_back(takes_s: float
 
 
 def test_a_call_that_takes_over_half_of_the_patience_halves_the_next_and_full_ones_in_time_let_them_grow() -> None:
-    send = Recorder()
+    async def main() -> None:
+        batch = batcher(send := Recorder(), size=8, in_flight=1, patience_s=10.0)
+        for send.takes_s in (6.0, 1.0, 1.0):
+            await asyncio.gather(*[batch.submit(text) for text in "abcdefgh"])
+        assert [len(texts) for _, texts in send.calls] == [8, 4, 4, 5, 3]
 
-    async def main() -> list[int]:
-        one = batcher(send, size=8, in_flight=1, patience_s=10.0)
-        for takes_s in (6.0, 1.0, 1.0):
-            send.takes_s = takes_s
-            await asyncio.gather(*[one.submit(f"{takes_s} {number}") for number in range(8)])
-        return [len(texts) for _, texts in send.calls]
-
-    assert run(main()) == [8, 4, 4, 5, 3]
+    run(main())
 
 
 def test_too_many_waiting_rows_are_refused_at_once_but_a_shared_one_is_not_another() -> None:
