@@ -129,7 +129,7 @@ class _Classifier:
         config = await self._asked(
             lambda: self._client.get_model_config(self._service.model, self._service.version, as_json=True)
         )
-        parameters = config["config"]["parameters"]
+        parameters = config["config"].get("parameters", {})
         own = parameters.get(f"spec_{self._service.version}") or parameters.get("spec")  # while two versions are served
         if own is None:
             raise TritonError(f"model {self._service.model} has no parameter `spec`: it is none of this project's")
