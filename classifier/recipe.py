@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def _number(default: float, about: str, least: float = 0, most: float = math.inf) -> Any:  # noqa: ANN401  # as dataclasses.field
+def _number(default: float, about: str, least: float = 0, most: float = math.inf) -> Any:  # noqa: ANN401 - as typeshed has dataclasses.field
     return field(default=default, metadata={"help": about, "least": least, "most": most})
 
 
-def _count(default: int, about: str, least: int = 1) -> Any:  # noqa: ANN401  # likewise
+def _count(default: int, about: str, least: int = 1) -> Any:  # noqa: ANN401 - as dataclasses.field
     return _number(default, about, least)
 
 
-def _share(default: float, about: str) -> Any:  # noqa: ANN401  # likewise
+def _share(default: float, about: str) -> Any:  # noqa: ANN401 - as dataclasses.field
     return _number(default, about, most=1)
 
 
