@@ -127,14 +127,15 @@ def _running(case: Case, cores: Cores) -> Iterator[Running]:
             "policies": {"default": {"type": "fixed", "model": "only"}},
         }
         if case.is_scored:
-            triton = stack.enter_context(LocalTriton.start(directory / "triton", config="cpu-minilm"))
+            with pinned_to(cores.target):  # it is the limit; the router has little to do and goes with the load
+                triton = stack.enter_context(LocalTriton.start(directory / "triton", config="cpu-minilm"))
             config["triton"] = {"url": triton.grpc_url, "deadline_ms": 250, "cache_entries": 0, "on_failure": "reject"}
             tiers = [{"model": "only"}, {"model": "only", "from": 0.5}]
             config["policies"] = {"default": {"type": "threshold", "score": "need_strong", "tiers": tiers}}
         file = directory / "router.yaml"
         file.write_text(json.dumps(config))
         command = [sys.executable, "-m", "router", "serve", "--config", str(file)]
-        with pinned_to(cores.target):
+        with pinned_to(cores.load if case.is_scored else cores.target):
             router = Child.start("router", command, log_path=directory / "router.log", cwd=REPOSITORY)
         stack.callback(router.stop)
         router.wait_until(lambda: responds(f"http://127.0.0.1:{port}/health/live"), deadline_s=30)
