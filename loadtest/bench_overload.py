@@ -6,9 +6,9 @@ Starts an LLM that does nothing but keep time and a router with one worker, pinn
 finds the capacity by a closed loop, then offers multiples of it in an open one. An answer counts when it is whole
 within a second. `streams` of 50 chunks, 10 ms apart, show what a router does all day; `whole` answers without a delay,
 how cheap a refusal is beside the cheapest answer; `slots`, a limit on requests in flight with an idle processor;
-`scores`, a classifier (minilm in Triton, beside the load) that cannot score all prompts in time: who gets no score is
-refused. The other cases have no classifier. The shares of a core say who the limit is at the capacity. The last line is
-one JSON document.
+`scores`, a classifier (minilm in Triton) that cannot score all prompts in time: who gets no score is refused. There the
+pinned core is the classifier's, and the router goes with the load; the other cases have no classifier. The shares of a
+core say who the limit is at the capacity. The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def measure(cases: Sequence[Case], multiples: Sequence[float], seconds: float, c
 
 @contextmanager
 def _running(case: Case, cores: Cores) -> Iterator[Running]:
-    """Run LLM and router, the router on a core of its own; we go where the LLM is."""
+    """Run LLM and router, what is to be the limit on a core of its own; we go where the LLM is."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-overload-")))
         stack.enter_context(pinned_to(cores.load))
