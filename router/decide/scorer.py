@@ -145,14 +145,17 @@ class Scorer:
         return [found[text] for text in texts], hits
 
     async def _classify(self, texts: Sequence[str]) -> dict[str, Classification]:
-        pending: list[asyncio.Future[Classification]] = []
+        pending: dict[str, asyncio.Future[Classification]] = {}
+        scored: dict[str, Classification] = {}
         try:
             for text in texts:
-                pending.append(self.batcher.submit(text))  # noqa: PERF401 - a full queue must not lose the first
-            scored = dict(zip(texts, await asyncio.gather(*pending), strict=True))
+                pending[text] = self.batcher.submit(text)
+            for text, future in pending.items():  # all are under way; `gather` would take a turn of the loop more
+                scored[text] = await future
         finally:
-            for future in pending:  # when one has no score, the others need none any more
-                future.cancel()
+            for future in pending.values():  # when one has no score, the others need none any more
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # or asyncio logs that nobody looked
         for text, classification in scored.items():
             self.saw(classification.version)
             self._cache.put(text, classification)
