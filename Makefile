@@ -26,7 +26,7 @@ IS_UP = $(shell docker ps --quiet --filter label=com.docker.compose.project=llm-
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-demo: .venv/.demo ## route two dozen prompts through real Triton to two simulated LLMs (CLASSIFIER=minilm: the larger one)
+demo: .venv/.demo ## route 31 prompts through real Triton to two simulated LLMs (CLASSIFIER=minilm: the larger one)
 	@$(BIN)/python -m loadtest.demo
 
 serve: .venv/.demo ## bring the same stack up and keep it until Ctrl-C

@@ -16,7 +16,11 @@ Numbers = NDArray[np.int64]
 
 # The writers' labels as they were when they were compared; later corrections of the set leave this file alone.
 FIRST: Final = "first_labels.jsonl"
-SECOND: Final = {"prompts of the second file": "second_labels.jsonl", "by the third writer": "second_opinion.jsonl"}
+SECOND: Final = {
+    "prompts of the second file": "second_labels.jsonl",
+    "by the third writer": "second_opinion.jsonl",
+    "prompts of the files e to g": "later_labels.jsonl",
+}
 
 
 def read_pairs(rows: Sequence[OwnPrompt], second: str) -> list[tuple[OwnPrompt, OwnPrompt]]:

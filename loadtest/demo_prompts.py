@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from loadtest.labelled_set import labelled_prompts
+
 Message = dict[str, Any]
+
+_DIFFICULTIES = ("easy", "medium", "hard")
+_WORDS = 90  # of a prompt, at most
+_WHOLE_EVERY = 4  # every fourth answer is not streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,85 +27,22 @@ class DemoPrompt:
 
 def demo_prompts() -> tuple[DemoPrompt, ...]:
     """Return the set in the order in which it is sent and shown."""
-    return (*_SHORT, *_WORK, *_HARD, _conversation(), _with_tools(), _with_image(), _as_json())
+    return (*_labelled(), _conversation(), _with_tools(), _with_image(), _as_json())
 
 
-def _ask(text: str, *, stream: bool = True) -> DemoPrompt:
-    return DemoPrompt(" ".join(text.split()), ({"role": "user", "content": text},), stream)
-
-
-_SHORT = (
-    _ask("Hi there, how are you today?"),
-    _ask("What is the capital of Portugal?"),
-    _ask("Thanks, that was helpful!", stream=False),
-    _ask("Translate 'good morning' into Spanish."),
-    _ask("Give me three names for a grey cat."),
-    _ask("Is 'I have went home' correct English?", stream=False),
-    _ask("Write a one-line birthday wish for my aunt."),
-    _ask("How many minutes are there in a day?"),
-)
-
-_WORK = (
-    _ask(
-        "Extract every date from this text: The lease began on 1 March 2021, was renewed on 15 May 2023 "
-        "and ends on 31 December 2026."
-    ),
-    _ask(
-        "Classify the sentiment of this review as positive, negative or mixed: 'The room was spotless and "
-        "the staff kind, but the street is so loud that we hardly slept.'",
-        stream=False,
-    ),
-    _ask(
-        "Rewrite politely: Your report is late again and it is full of mistakes. Send a new one by Friday or "
-        "do not bother."
-    ),
-    _ask(
-        "Summarize in two sentences: The town council met on Tuesday to discuss the bridge. Engineers had "
-        "found rust in two of its five supports and asked for a weight limit of ten tonnes. Shop owners "
-        "feared that deliveries would stop. After three hours the council agreed on a limit of twelve tonnes, "
-        "a night ban for lorries, and a repair fund of two million to be raised over four years, half of it "
-        "from the region. A second vote in October will decide who carries out the work."
-    ),
-    _ask("Brainstorm ten ideas for a team event in winter that cost less than 20 euros a head."),
-    _ask("Write a short product description for a solar-powered camping lantern."),
-    _ask("What is the difference between a virus and a bacterium? Explain it to a child of ten."),
-)
-
-_HARD = (
-    _ask("Write a Python function that returns the n-th Fibonacci number.", stream=False),
-    _ask(
-        "Implement a thread-safe LRU cache with a time to live per entry in Go. Explain the complexity of each "
-        "operation, show how eviction and expiry interact, and write table-driven tests."
-    ),
-    _ask(
-        "This SQL is slow on 200 million rows: SELECT customer_id, SUM(amount) FROM orders WHERE created_at > "
-        "now() - interval '30 days' GROUP BY customer_id HAVING SUM(amount) > 1000. Which indexes, partitions "
-        "or rewrites would you try, in which order, and how would you prove that each one helped?"
-    ),
-    _ask("Solve for x: 3x + 7 = 22."),
-    _ask("Prove that the square root of 2 is irrational, then generalize the proof to every non-square integer."),
-    _ask(
-        "A train leaves A at 9:40 at 80 km/h, another leaves B, 210 km away, at 10:10 at 100 km/h towards it. "
-        "When and how far from A do they meet? Show every step.",
-        stream=False,
-    ),
-    _ask(
-        "Three people each say one sentence. Anna: 'Ben lies.' Ben: 'Clara lies.' Clara: 'Anna and Ben both "
-        "lie.' Exactly one tells the truth or exactly two do; find every consistent case and justify it."
-    ),
-    _ask(
-        "Derive the closed-form solution of ridge regression from its objective, discuss what happens as the "
-        "penalty goes to zero when features are collinear, and relate it to a Gaussian prior."
-    ),
-    _ask(
-        "A 54-year-old with diabetes and stage 3 kidney disease takes metformin, lisinopril and ibuprofen. "
-        "Which interactions and dose limits matter, which laboratory values would you watch, and why?"
-    ),
-    _ask(
-        "Compare the separation of powers in Germany, France and the United States in a table, then argue "
-        "which design copes best with a divided parliament. Cite the articles you rely on."
-    ),
-)
+def _labelled() -> Iterator[DemoPrompt]:
+    """Yield the first short English prompt of each difficulty and task type in the labelled set: no choice by hand."""
+    first: dict[tuple[str, str], str] = {}
+    for prompt in labelled_prompts():
+        text = prompt.turns[-1]
+        if prompt.language == "en" and len(prompt.turns) == 1 and len(text.split()) <= _WORDS:
+            first.setdefault((prompt.difficulty, prompt.task_type), text)
+    ordered = sorted(first, key=lambda key: (_DIFFICULTIES.index(key[0]), key[1]))
+    for number, key in enumerate(ordered, 1):
+        text = first[key]
+        yield DemoPrompt(
+            " ".join(text.split()), ({"role": "user", "content": text},), stream=number % _WHOLE_EVERY != 0
+        )
 
 
 def _conversation() -> DemoPrompt:

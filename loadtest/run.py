@@ -20,7 +20,7 @@ from typing import Any
 from loadtest.load.floor import floor_in_words, measure_floor
 from loadtest.load.locust_command import headless_command, run_variables, web_command
 from loadtest.load.pricing import Catalogue
-from loadtest.load.prompts import COMMITTED, PromptError, load_prompts
+from loadtest.load.prompts import PromptError, load_prompts
 from loadtest.load.report import in_words, make_report
 from loadtest.load.report_html import render
 from loadtest.load.settings import LoadSettings, SettingError, variables
@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     flags = {name.upper(): value for name, value in vars(options).items() if isinstance(value, str)}
     try:
         settings = LoadSettings.from_environment({**os.environ, **flags})
-        load_prompts(settings.prompts or COMMITTED)
+        if settings.prompts is not None:
+            load_prompts(settings.prompts)
         catalogue = _look(settings)
         run_dir = REPOSITORY / settings.report_dir
         run_dir.mkdir(parents=True, exist_ok=True)

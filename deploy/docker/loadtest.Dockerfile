@@ -9,6 +9,7 @@ FROM python:3.13-slim-trixie
 COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY loadtest loadtest
+COPY classifier/data/prompts classifier/data/prompts
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 10001:10001
 ENTRYPOINT ["python", "-m"]

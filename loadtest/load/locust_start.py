@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loadtest.load.locust_command import RUN_FILE
 from loadtest.load.locust_hooks import Measurement
-from loadtest.load.prompts import COMMITTED, PromptError, PromptSet, load_prompts
+from loadtest.load.prompts import PromptError, PromptSet, default_prompts, load_prompts
 from loadtest.load.settings import LoadSettings, SettingError
 
 
@@ -16,7 +16,8 @@ def start() -> tuple[LoadSettings, PromptSet, Measurement]:
     """Return the settings, the prompts and the measurement; what is wrong ends Locust with a message."""
     try:
         settings = LoadSettings.from_environment(os.environ)
-        prompts = PromptSet.of(load_prompts(settings.prompts or COMMITTED), settings.model)
+        listed = load_prompts(settings.prompts) if settings.prompts else default_prompts()
+        prompts = PromptSet.of(listed, settings.model)
     except (SettingError, PromptError) as error:
         sys.exit(f"loadtest: {error}")
     run_file = os.environ.get(RUN_FILE)

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import msgspec
 
+from loadtest.labelled_set import labelled_prompts
+
 COMMITTED = Path(__file__).with_name("prompts.jsonl")
 
 _REFERENCE = "\ue000"  # a private character: where a prompt's reference number goes
@@ -97,6 +99,19 @@ def _marked(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         changed[last] = {**content[last], "text": content[last]["text"] + _REFERENCE}
     marked[position] = {**messages[position], "content": changed}
     return marked
+
+
+def default_prompts() -> list[Prompt]:
+    """Return the load test's own, which have tools, pictures and system messages too, and the labelled set."""
+    return load_prompts(COMMITTED) + [
+        Prompt(
+            id=prompt.id,
+            task=prompt.task_type,
+            language=prompt.language,
+            messages=tuple({"role": "user", "content": turn} for turn in prompt.turns),
+        )
+        for prompt in labelled_prompts()
+    ]
 
 
 def load_prompts(path: Path) -> list[Prompt]:

@@ -8,9 +8,10 @@ from collections import Counter
 
 import pytest
 
-from loadtest.load.prompts import COMMITTED, PromptError, PromptSet, encode, load_prompts
+from loadtest.labelled_set import labelled_prompts
+from loadtest.load.prompts import PromptError, PromptSet, default_prompts, encode, load_prompts
 
-PROMPTS = load_prompts(COMMITTED)
+PROMPTS = default_prompts()
 NVIDIA_TASKS = {
     "Brainstorming",
     "Chatbot",
@@ -33,7 +34,8 @@ def texts(prompt):
 
 
 def test_there_are_enough_and_no_two_are_alike():
-    assert len(PROMPTS) >= 300
+    assert len(PROMPTS) >= 1900
+    assert {prompt.id for prompt in labelled_prompts()} < {prompt.id for prompt in PROMPTS}
     assert len({prompt.id for prompt in PROMPTS}) == len(PROMPTS)
     assert len({json.dumps(prompt.messages) for prompt in PROMPTS}) == len(PROMPTS)
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from loadtest.demo_client import Price, Row, Usage
 from loadtest.demo_prompts import demo_prompts
 from loadtest.demo_report import cost, summary, table
+from loadtest.labelled_set import labelled_prompts
 
 THOUSAND_EACH = Usage(1000, 1000)
 PRICES = {"cheap-sim": Price(0.5, 1.0), "expensive-sim": Price(5.0, 10.0)}
@@ -63,4 +64,8 @@ def test_the_demo_shows_a_mixed_set():
     assert len({prompt.shown for prompt in prompts}) == len(prompts)
     assert 4 <= sum(not prompt.stream for prompt in prompts) < len(prompts) / 2
     assert any(len(prompt.messages) > 1 for prompt in prompts)
+    sent = {str(prompt.messages[0]["content"]) for prompt in prompts if len(prompt.messages) == 1}
+    of_the_set = [prompt for prompt in labelled_prompts() if prompt.turns[-1] in sent]
+    assert len({prompt.task_type for prompt in of_the_set}) == 11
+    assert {prompt.difficulty for prompt in of_the_set} == {"easy", "medium", "hard"}
     assert {"tools", "response_format"} <= {name for prompt in prompts for name, _ in prompt.fields}
