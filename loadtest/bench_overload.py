@@ -8,7 +8,7 @@ within a second. `streams` of 50 chunks, 10 ms apart, show what a router does al
 how cheap a refusal is beside the cheapest answer; `slots`, a limit on requests in flight with an idle processor;
 `scores`, a classifier (minilm in Triton) that cannot score all prompts in time: who gets no score is refused. There the
 pinned core is the classifier's, and the router goes with the load; the other cases have no classifier. The shares of a
-core say who the limit is at the capacity. The last line is one JSON document.
+core (router, LLM, generator) say who the limit is at the capacity. The last line is one JSON document.
 """
 
 from __future__ import annotations

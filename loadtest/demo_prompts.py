@@ -11,7 +11,7 @@ from loadtest.labelled_set import labelled_prompts
 Message = dict[str, Any]
 
 _DIFFICULTIES = ("easy", "medium", "hard")
-_WORDS = 90  # of a prompt, at most
+_LEAST_WORDS, _MOST_WORDS = 5, 90  # of a prompt
 _WHOLE_EVERY = 4  # every fourth answer is not streamed
 
 
@@ -35,7 +35,8 @@ def _labelled() -> Iterator[DemoPrompt]:
     first: dict[tuple[str, str], str] = {}
     for prompt in labelled_prompts():
         text = prompt.turns[-1]
-        if prompt.language == "en" and len(prompt.turns) == 1 and len(text.split()) <= _WORDS:
+        fits = _LEAST_WORDS <= len(text.split()) <= _MOST_WORDS
+        if prompt.language == "en" and len(prompt.turns) == 1 and fits:
             first.setdefault((prompt.difficulty, prompt.task_type), text)
     ordered = sorted(first, key=lambda key: (_DIFFICULTIES.index(key[0]), key[1]))
     for number, key in enumerate(ordered, 1):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from loadtest.demo_client import Price, Row
 
@@ -25,7 +26,7 @@ def table(rows: Sequence[Row], prices: Mapping[str, Price], expensive: str) -> T
     for row in rows:
         mark = "" if row.streamed else NOT_STREAMED
         result.add_row(
-            row.shown,
+            Text(row.shown),  # not markup
             "-" if row.score is None else f"{row.score:.2f}",
             row.reason,
             row.model,

@@ -21,6 +21,9 @@ class LabelledPrompt(msgspec.Struct, frozen=True):
 
 
 def labelled_prompts() -> list[LabelledPrompt]:
-    """Return all of them, by file and line."""
+    """Return all of them, by file and line; raises FileNotFoundError when they are not there."""
     decode = msgspec.json.Decoder(LabelledPrompt).decode
-    return [decode(line) for path in sorted(DIRECTORY.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    prompts = [decode(line) for path in sorted(DIRECTORY.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    if not prompts:
+        raise FileNotFoundError(f"{DIRECTORY} has no *.jsonl: the demo and the load test need the labelled prompts")
+    return prompts

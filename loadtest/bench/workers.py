@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import psutil
@@ -103,7 +104,7 @@ def _router(lab: Lab, triton: str, workers: int) -> Iterator[tuple[Target, int]]
         stack.callback(child.stop)
         target = ready(child, f"{workers} workers", port)
         if workers > 1:  # the scheduler would move them about between each other, the load and the upstream
-            for worker, core in zip(psutil.Process(child.pid).children(), sorted(seats.target), strict=True):
+            for worker, core in zip(psutil.Process(child.pid).children(), cycle(sorted(seats.target)), strict=False):
                 worker.cpu_affinity([core])
         yield target, child.pid
 

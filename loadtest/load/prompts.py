@@ -108,10 +108,17 @@ def default_prompts() -> list[Prompt]:
             id=prompt.id,
             task=prompt.task_type,
             language=prompt.language,
-            messages=tuple({"role": "user", "content": turn} for turn in prompt.turns),
+            messages=_conversation(prompt.turns),
         )
         for prompt in labelled_prompts()
     ]
+
+
+def _conversation(turns: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Return the user's turns with an answer after each but the last: some models take turns only."""
+    first, *others = ({"role": "user", "content": turn} for turn in turns)
+    answer = {"role": "assistant", "content": "Here it is."}
+    return (first, *(message for turn in others for message in (answer, turn)))
 
 
 def load_prompts(path: Path) -> list[Prompt]:

@@ -117,7 +117,7 @@ class LoadSettings:
     repeat_share: float = _variable(
         0.2, _number(0, 1), "share of prompts sent word for word; the others get a number and miss the cache"
     )
-    prompts: Path | None = _variable(None, _path, "a JSON Lines file of your own prompts", "the committed set")  # noqa: RUF009 - a field()
+    prompts: Path | None = _variable(None, _path, "a JSON Lines file of your own prompts", "both committed sets")  # noqa: RUF009 - a field()
     shape: str = _variable(CONSTANT, _one_of(CONSTANT, *SHAPES), f"{CONSTANT}, {', '.join(SHAPES)}")
     processes: int = _variable(1, _whole(1, 256), "Locust processes on this machine")
     timeout_s: float = _variable(120.0, _number(0.1, 3600), "without a byte for so long, a request has failed")

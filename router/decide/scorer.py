@@ -145,17 +145,16 @@ class Scorer:
         return [found[text] for text in texts], hits
 
     async def _classify(self, texts: Sequence[str]) -> dict[str, Classification]:
-        pending: dict[str, asyncio.Future[Classification]] = {}
-        scored: dict[str, Classification] = {}
+        pending: list[asyncio.Future[Classification]] = []
         try:
             for text in texts:
-                pending[text] = self.batcher.submit(text)
-            for text, future in pending.items():  # all are under way; `gather` would take a turn of the loop more
-                scored[text] = await future
+                pending.append(self.batcher.submit(text))  # noqa: PERF401 - a full queue must not lose the first
+            # For one text, as nearly always, `gather` would only take a turn of the loop more.
+            results = [await pending[0]] if len(pending) == 1 else await asyncio.gather(*pending)
         finally:
-            for future in pending.values():  # when one has no score, the others need none any more
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # or asyncio logs that nobody looked
+            for future in pending:  # when one has no score, the others need none any more
+                future.cancel()
+        scored = dict(zip(texts, results, strict=True))
         for text, classification in scored.items():
             self.saw(classification.version)
             self._cache.put(text, classification)
