@@ -51,8 +51,8 @@ def test_nothing_runs_as_root(path: Path) -> None:
 @each_dockerfile
 def test_what_is_copied_exists_and_is_not_ignored(path: Path) -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    sources = {str(source.relative_to(ROOT)) for source in read_dockerfile(path).copies.values()}
-    assert sources <= allowed
+    sources = [source.relative_to(ROOT) for source in read_dockerfile(path).copies.values()]
+    assert [source for source in sources if not allowed & {str(part) for part in (source, *source.parents)}] == []
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
