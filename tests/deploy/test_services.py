@@ -224,6 +224,7 @@ def test_train_promotes_a_version_into_the_running_triton(host: Host, train: Ser
         *("--model", model, "--config-name", "cpu", "--router", "http://router:8085", "--triton", "triton:8001"),
         *("--admin-key-file", "/run/triton/admin-key", "--force", "--bootstrap", "20"),  # the candidate is no better
         *("--steps", "50", "100", "--step-seconds", "0.5", "--min-decisions", "10", "--step-timeout", "40"),
+        *("--max-drift", "1"),  # ten scores about the threshold fall to either side
     )
     traffic = """
 import json, urllib.request

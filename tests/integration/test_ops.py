@@ -179,6 +179,8 @@ def test_several_workers_count_as_one(stack: Stack, slow_llm: SimulatedLLM, tmp_
 
         with ThreadPoolExecutor(16) as clients:
             assert set(clients.map(ask, range(120))) == {200}
+        # An answer is counted after it has left, and a worker tells the others of it within 20 ms.
+        wait_until(lambda: router.metrics().total("llm_router_requests_total", outcome="ok") >= 120)
         for _ in range(10):  # whichever worker answers the scrape
             page = router.metrics()
             assert page.total("llm_router_requests_total", outcome="ok") == 120
