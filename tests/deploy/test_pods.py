@@ -171,24 +171,23 @@ def test_every_probe_of_every_pod_succeeds(pods: Pods) -> None:
 
 
 def test_a_router_that_was_there_first_finds_triton(pods: Pods) -> None:
+    # Each worker has a connection to Triton of its own; each question goes to one of them.
     program = """
 import json, time, urllib.request
 deadline = time.monotonic() + 15
-status = None
-while status != "ready" and time.monotonic() < deadline:
+in_a_row = 0
+while in_a_row < 12 and time.monotonic() < deadline:
     status = json.load(urllib.request.urlopen("http://llm-router:8084/health/ready", timeout=5))["status"]
+    in_a_row = in_a_row + 1 if status == "ready" else 0
     time.sleep(0.1)
-print(status)
+print(in_a_row)
 """
-    assert pods.python(program).strip() == "ready"
+    assert pods.python(program).strip() == "12"
 
 
 def test_prompts_are_scored_and_answered(pods: Pods) -> None:
     hard = "Prove that the square root of 2 is irrational, then generalise to any integer that is not a square."
-    for _ in range(3):  # where the machine stalls, a call may fail, and a decision does without it
-        decisions = decide(pods, "What is the capital of France?", hard)
-        if all(reason == "threshold" for _, reason in decisions):
-            break
+    decisions = decide(pods, "What is the capital of France?", hard)
     assert decisions == [["cheap-sim", "threshold"], ["expensive-sim", "threshold"]]
     program = """
 import json, urllib.request

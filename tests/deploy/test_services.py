@@ -224,13 +224,14 @@ def test_train_promotes_a_version_into_the_running_triton(host: Host, train: Ser
         *("--model", model, "--config-name", "cpu", "--router", "http://router:8085", "--triton", "triton:8001"),
         *("--admin-key-file", "/run/triton/admin-key", "--force", "--bootstrap", "20"),  # the candidate is no better
         *("--steps", "50", "100", "--step-seconds", "0.5", "--min-decisions", "10", "--step-timeout", "40"),
-        *("--max-drift", "1"),  # ten scores about the threshold fall to either side
     )
+    # Far below the threshold: ten scores about it would fall to either side by chance, which looks like drift.
     traffic = """
 import json, urllib.request
 versions = set()
+easy = "What is the difference between a virus and a bacterium? Explain it to a child of ten."
 for number in range(40):
-    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": f"%s {number}"}]}).encode()
+    body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": f"{easy} %s {number}"}]}).encode()
     request = urllib.request.Request(
         "http://router:8084/v1/chat/completions", body, {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:

@@ -57,6 +57,6 @@ def test_the_table_counts_equal_labels_and_near_ones() -> None:
 @pytest.mark.parametrize("second", SECOND.values())
 def test_prompts_are_labelled_twice_and_the_card_reports_their_agreement(second: str) -> None:
     pairs = read_pairs(read_own_set(), second)
-    assert len(pairs) >= 60
+    assert len(pairs) >= (60 if second == "later_labels.jsonl" else 150)
     assert all(first.id == other.id for first, other in pairs)
     assert agreement_table(pairs) in (DIRECTORY.parent / "README.md").read_text(encoding="utf-8")
