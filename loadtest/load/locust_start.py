@@ -18,7 +18,7 @@ def start() -> tuple[LoadSettings, PromptSet, Measurement]:
         settings = LoadSettings.from_environment(os.environ)
         listed = load_prompts(settings.prompts) if settings.prompts else default_prompts()
         prompts = PromptSet.of(listed, settings.model)
-    except (SettingError, PromptError) as error:
+    except (SettingError, PromptError, FileNotFoundError) as error:
         sys.exit(f"loadtest: {error}")
     run_file = os.environ.get(RUN_FILE)
     return settings, prompts, Measurement.install(settings, Path(run_file) if run_file else None)
