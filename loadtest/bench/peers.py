@@ -31,7 +31,8 @@ class Peer:
 
 
 SWITCHYARD = Peer("switchyard", "nemo-switchyard", "0.3.0")
-LITELLM = Peer("litellm", "litellm[proxy]", "1.108.7")
+# What its own image has. Without proxy-runtime some of its modules cannot be imported, and it tries so at each request.
+LITELLM = Peer("litellm", "litellm[proxy,proxy-runtime]", "1.108.7")
 # Streams: 1.15.2 answers them with a 500 on Node 20 (it appends to headers that undici holds immutable).
 PORTKEY = Peer("portkey", "@portkey-ai/gateway", "1.15.2", npm=True)
 
@@ -43,7 +44,7 @@ def install(peer: Peer, directory: Path) -> Path:
     """
     home = directory / f"{peer.name}-{peer.version}"
     stamp = home / ".installed"
-    if stamp.exists():
+    if stamp.exists() and stamp.read_text() == peer.requirement:
         return home
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
@@ -55,7 +56,7 @@ def install(peer: Peer, directory: Path) -> Path:
         _call([sys.executable, "-m", "venv", str(home)], home)
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         _call([*pip, peer.requirement], home)
-    stamp.touch()
+    stamp.write_text(peer.requirement)
     return home
 
 

@@ -59,14 +59,20 @@ class Row:
 
 def section(lab: Lab) -> Outcome:
     """Measure all gateways in turns; a quick run leaves the peers out."""
-    with running(lab, (*FLOORS, "router", *(() if lab.is_quick else PEERS))) as here:
+    with running(lab, (*FLOORS, "router", *(() if lab.is_quick else (*PEERS, "litellm-routing")))) as here:
         measured = measure(here.targets, lab)
     return Outcome(
         title="One chat request",
         text=table(measured),
         figures={"rows": [asdict(row) for row in measured], "absent": dict(here.absent)},
-        notes=[f"{name} was left out: {why}" for name, why in here.absent.items()],
+        notes=[_NOTE] * (not lab.is_quick) + [f"{name} was left out: {why}" for name, why in here.absent.items()],
     )
+
+
+_NOTE = (
+    "router, switchyard and litellm-routing choose between two models for each prompt; router and litellm-routing also"
+    " know prices and count for Prometheus. portkey, litellm and nginx only pass the request on."
+)
 
 
 def measure(targets: Sequence[Target], lab: Lab) -> list[Row]:

@@ -154,23 +154,42 @@ def _switchyard(lab: Lab) -> Iterator[Target]:
 
 @contextlib.contextmanager
 def _litellm(lab: Lab) -> Iterator[Target]:
+    """One model, passed on to: no choice, no metrics."""
+    with _serve_litellm(lab, "litellm", [_litellm_model(lab, "auto")]) as target:
+        yield target
+
+
+@contextlib.contextmanager
+def _litellm_routing(lab: Lab) -> Iterator[Target]:
+    """The router's own work: each prompt scored, by its rules, for one of two priced models; Prometheus metrics."""
+    tiers = {"SIMPLE": "cheap", "MEDIUM": "cheap", "COMPLEX": "expensive", "REASONING": "expensive"}
+    auto = {"model": "auto_router/complexity_router", "complexity_router_config": {"tiers": tiers}}
+    models: list[Mapping[str, object]] = [
+        _litellm_model(lab, "cheap", input_cost_per_token=0.15e-6, output_cost_per_token=0.60e-6),
+        _litellm_model(lab, "expensive", input_cost_per_token=2.50e-6, output_cost_per_token=10.00e-6),
+        {"model_name": "auto", "litellm_params": {**auto, "complexity_router_default_model": "expensive"}},
+    ]
+    with _serve_litellm(lab, "litellm-routing", models, callbacks=["prometheus"]) as target:
+        yield target
+
+
+def _litellm_model(lab: Lab, name: str, **params: object) -> Mapping[str, object]:
+    params |= {"model": "openai/m", "api_base": lab.upstream, "api_key": "simulated"}
+    return {"model_name": name, "litellm_params": params}
+
+
+@contextlib.contextmanager
+def _serve_litellm(lab: Lab, name: str, models: Sequence[Mapping[str, object]], **settings: object) -> Iterator[Target]:
     home = peers.install(peers.LITELLM, lab.environments)
-    config, port = lab.run_dir / "litellm.yaml", free_port()
-    model = {"model": "openai/m", "api_base": lab.upstream, "api_key": "simulated"}
-    config.write_text(
-        json.dumps(
-            {
-                "model_list": [{"model_name": "auto", "litellm_params": model}],
-                "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},  # nobody has keys here
-            }
-        )
-    )
+    config, port = lab.run_dir / f"{name}.yaml", free_port()
+    general = {"dangerously_permit_weak_or_unset_master_key": True}  # nobody has keys here
+    config.write_text(json.dumps({"model_list": models, "litellm_settings": settings, "general_settings": general}))
     options = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "NO_DOCS": "True"}
     command = [str(home / "bin" / "litellm"), *options]
-    child = Child.start("litellm", command, log_path=lab.run_dir / "litellm.log", cwd=lab.run_dir, env=env)
+    child = Child.start(name, command, log_path=lab.run_dir / f"{name}.log", cwd=lab.run_dir, env=env)
     with contextlib.closing(_Stop(child)):
-        yield ready(child, "litellm", port, is_slow=True)
+        yield ready(child, name, port, is_slow=True)
 
 
 @contextlib.contextmanager
@@ -196,6 +215,7 @@ STARTERS: Mapping[str, Callable[[Lab], contextlib.AbstractContextManager[Target]
     "switchyard": _switchyard,
     "portkey": _portkey,
     "litellm": _litellm,
+    "litellm-routing": _litellm_routing,
 }
 FLOORS = ("direct", "nginx")
 PEERS = ("switchyard", "portkey", "litellm")
