@@ -23,6 +23,7 @@ from types import FrameType
 import uvicorn
 
 from router.app import Application, Process
+from router.cork import Cork
 from router.errors import ConfigurationError
 from router.http.protocol import HTTPProtocol
 from router.reload import ReloadableRouter
@@ -87,7 +88,7 @@ def _serve_here(router: ReloadableRouter, listeners: list[socket.socket], superv
         loop="uvloop",
         interface="asgi3",
         ws="none",  # an offer to speak WebSocket is declined like any other
-        http=partial(HTTPProtocol, admission=router.admission),  # type: ignore[arg-type] # called like the class
+        http=partial(HTTPProtocol, admission=router.admission, cork=Cork()),  # type: ignore[arg-type] # called like the class
         backlog=BACKLOG,
         access_log=False,
         log_config=None,

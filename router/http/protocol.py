@@ -14,6 +14,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from router.cork import Cork, CorkedTransport
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
 from router.http.answer import Answer
@@ -41,13 +42,14 @@ class HTTPProtocol(HttpToolsProtocol):
     _refused_last = False
     _rest_s = 0.0  # after a refusal
 
-    def __init__(self, *, admission: Admission, **uvicorns: Any) -> None:  # noqa: ANN401 - what uvicorn gives is its own
+    def __init__(self, *, admission: Admission, cork: Cork, **uvicorns: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**uvicorns)
         self._admission = admission
+        self._cork = cork
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a client that only connects as long as one that has been answered."""
-        super().connection_made(transport)  # type: ignore[arg-type] # asyncio's own signature is wider
+        super().connection_made(CorkedTransport(cast(asyncio.Transport, transport), self._cork, self.loop))
         self._timer = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from router.cork import Cork, CorkedTransport
+
 HeaderList = list[tuple[bytes, bytes]]
 
 MAX_HEADER_BYTES = 65_536
@@ -54,6 +56,7 @@ class Pool:
     """Keep-alive connections by origin. The last one given back is the next one taken, so that spares grow old."""
 
     def __init__(self, *, idle_s: float = IDLE_S) -> None:
+        self.cork = Cork()
         self._idle: dict[Origin, deque[Connection]] = {}
         self._idle_s = idle_s
         self._open: set[Connection] = set()
@@ -123,7 +126,7 @@ class Connection(asyncio.Protocol):
         self.headers: HeaderList = []
         self._pool = pool
         self._loop = loop
-        self._transport: asyncio.Transport | None = None
+        self._transport: CorkedTransport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
         self._held = 0  # bytes in _parts
@@ -193,7 +196,7 @@ class Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = CorkedTransport(cast(asyncio.Transport, transport), self._pool.cork, self._loop)
         self._pool.opened(self)
 
     def data_received(self, data: bytes) -> None:  # noqa: D102

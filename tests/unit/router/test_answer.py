@@ -7,6 +7,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from router.cork import Cork
 from router.http.admission import Admission
 from router.http.asgi import ASGIApp, Receive, Scope, Send
 from router.http.protocol import HTTPProtocol
@@ -68,7 +69,9 @@ def answered(app: Callable[[Send], Awaitable[None]], request: bytes = REQUEST) -
         config = uvicorn.Config(asgi(whole), log_config=None, log_level="critical")
         config.load()
         admission = Admission(Metrics())
-        protocol = HTTPProtocol(admission=admission, config=config, server_state=ServerState(), app_state={})
+        protocol = HTTPProtocol(
+            admission=admission, cork=Cork(), config=config, server_state=ServerState(), app_state={}
+        )
         protocol.connection_made(transport := RecordingTransport())
         protocol.data_received(request)
         await asyncio.gather(*protocol.tasks)
@@ -87,6 +90,7 @@ def sending(*messages: dict[str, Any]) -> Callable[[Send], Coroutine[Any, Any, N
     async def app(send: Send) -> None:
         for message in messages:
             await send(message)
+            await asyncio.sleep(0)  # what one turn of the event loop writes leaves together
 
     return app
 

@@ -8,6 +8,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from router.cork import Cork
 from router.http import protocol
 from router.http.admission import Admission
 from router.http.asgi import Receive, Scope, Send, send_whole
@@ -35,7 +36,7 @@ def test_a_connection_that_the_client_ended_is_forgotten(refused: bool, linger: 
         connections: list[weakref.ref[HTTPProtocol]] = []
 
         def connection() -> HTTPProtocol:
-            protocol = HTTPProtocol(admission=admission, config=config, server_state=state, app_state={})
+            protocol = HTTPProtocol(admission=admission, cork=Cork(), config=config, server_state=state, app_state={})
             connections.append(weakref.ref(protocol))
             return protocol
 
@@ -73,7 +74,11 @@ def test_an_answered_request_leaves_nothing_to_the_garbage_collector() -> None:
         made: list[HTTPProtocol] = []
 
         def connection() -> HTTPProtocol:
-            made.append(HTTPProtocol(admission=Admission(Metrics()), config=config, server_state=state, app_state={}))
+            made.append(
+                HTTPProtocol(
+                    admission=Admission(Metrics()), cork=Cork(), config=config, server_state=state, app_state={}
+                )
+            )
             return made[-1]
 
         state = ServerState()
@@ -107,7 +112,9 @@ def test_a_refused_request_whose_body_never_comes_holds_no_connection(monkeypatc
         admission.max_in_flight = 0
 
         def connection() -> HTTPProtocol:
-            return HTTPProtocol(admission=admission, config=config, server_state=ServerState(), app_state={})
+            return HTTPProtocol(
+                admission=admission, cork=Cork(), config=config, server_state=ServerState(), app_state={}
+            )
 
         server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
         async with asyncio.timeout(ANSWERED_WITHIN_S):
