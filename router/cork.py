@@ -20,23 +20,19 @@ class Cork:
 
     def __init__(self) -> None:
         self._holding: list[CorkedTransport] = []
-        self._at_once = 0  # so many writes leave before a turn is corked again
+        self.at_once = 0  # so many writes leave before a turn is corked again
         self._next_at_once = 1
 
-    def holds(self, transport: CorkedTransport, loop: asyncio.AbstractEventLoop) -> bool:
-        """Return whether a transport's write is to wait; then it is flushed at the end of this turn."""
-        if self._at_once:
-            self._at_once -= 1
-            return False
+    def hold(self, transport: CorkedTransport, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush a transport at the end of this turn."""
         if not self._holding:
             loop.call_soon(self._release)
         self._holding.append(transport)
-        return True
 
     def _release(self) -> None:
         holding, self._holding = self._holding, []
         if len(holding) == 1:
-            self._at_once = self._next_at_once
+            self.at_once = self._next_at_once
             self._next_at_once = min(2 * self._next_at_once, self._MOST_AT_ONCE)
         else:
             self._next_at_once = 1
@@ -73,12 +69,15 @@ class CorkedTransport(asyncio.Transport):
 
     def write(self, data: bytes) -> None:  # type: ignore[override] # asyncio's takes other buffers too
         """Send, together with what else is written in this turn."""
+        cork = self._cork
         if self._held:
             self._held += data
-        elif self._cork.holds(self, self._loop):
-            self._held = data
-        else:
+        elif cork.at_once:
+            cork.at_once -= 1
             self._transport.write(data)
+        else:
+            self._held = data
+            cork.hold(self, self._loop)
 
     def flush(self) -> None:
         """Send now what is held."""

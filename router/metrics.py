@@ -66,9 +66,9 @@ class Metrics:
         )
 
         self.refused = counter(
-            "refused_requests", "Requests refused before their body was read: in_flight or event_loop.", "reason"
+            "refused_requests", "Requests refused before their body was read: in_flight, event_loop or line.", "reason"
         )
-        for reason in ("in_flight", "event_loop"):
+        for reason in ("in_flight", "event_loop", "line"):
             self.refused.labels(reason)
 
         # Decisions

@@ -1,7 +1,8 @@
 """Who is let in: no more than can be answered in time. `http/protocol.py` asks before a request exists.
 
 Two limits on the requests in flight: how many can hold their two open files, and how many the event loop is on time
-with, because a processor that is busy with too many requests answers none of them in time.
+with, because a processor that is busy with too many requests answers none of them in time. Nor does the line of those
+who wait for their turn grow on when the first has waited for too long.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from resource import RLIMIT_NOFILE, getrlimit
 from time import monotonic
 
 from router.http.asgi import ASGIApp, Receive, Scope, Send
+from router.http.intake import Intake
 from router.metrics import Metrics
 from router.settings import ServerSettings
 
@@ -22,11 +24,13 @@ _FILES_PER_REQUEST = 2.5
 class Admission:
     """Lets requests in or refuses them; one for the life of a process, its limits are those of the last `limit`."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, intake: Intake | None = None) -> None:
         self.stopping = False
         self.in_flight = 0
         self.max_in_flight = 1
         self.timely = TimelyLimit()
+        self.intake = intake or Intake()
+        self._max_wait_s = math.inf
         self._pace = RefusalPace()
         self._metrics = metrics
 
@@ -34,6 +38,7 @@ class Admission:
         """Take the limits over; return how many requests may be in flight."""
         self.max_in_flight = settings.max_in_flight or affordable(getrlimit(RLIMIT_NOFILE)[0])
         self.timely.target_s = settings.max_lag_ms / 1000
+        self._max_wait_s = settings.max_wait_ms / 1000 or math.inf
         self._tell_limit()
         return self.max_in_flight
 
@@ -41,6 +46,10 @@ class Admission:
         """Learn how late the event loop is."""
         self.timely.observe(lag_s, self.in_flight, monotonic())
         self._tell_limit()
+
+    def is_full(self) -> bool:
+        """Return whether nothing more is let in."""
+        return self._why_not() is not None
 
     def refuses(self) -> bool:
         """Return whether the next request must not come in; one that must not is counted."""
@@ -68,9 +77,12 @@ class Admission:
         return counting
 
     def _why_not(self) -> str | None:
-        if self.in_flight >= self.max_in_flight:
+        let_in = self.in_flight + self.intake.waiting
+        if let_in >= self.max_in_flight:
             return "in_flight"
-        return "event_loop" if self.in_flight >= self.timely.limit else None
+        if let_in >= self.timely.limit:
+            return "event_loop"
+        return "line" if self.intake.waits_s() > self._max_wait_s else None
 
     def _tell_limit(self) -> None:
         self._metrics.in_flight_limit.set(min(self.max_in_flight, self.timely.limit))

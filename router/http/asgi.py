@@ -25,6 +25,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 ON_DISCONNECT = "router.on_disconnect"
 EVENT_LOOP = "router.event_loop"  # of the scope, from our server: to ask asyncio for it is a system call
+WAITED_S = "router.waited_s"  # of the scope: how long the request waited for its turn, see `intake.py`
 CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5
 _ids = random.Random()  # noqa: S311 - an id is no secret, and the system's randomness costs a call for each

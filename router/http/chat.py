@@ -29,6 +29,7 @@ from router.errors import (
 from router.http.accounting import Accountant
 from router.http.asgi import (
     CLIENT,
+    WAITED_S,
     ClientGone,
     Interruption,
     Receive,
@@ -80,7 +81,7 @@ class ChatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever happens, it is accounted with exactly one outcome."""
-        exchange = Exchange(request_id(scope), perf_counter(), client=scope.get(CLIENT))
+        exchange = Exchange(request_id(scope), perf_counter(), scope.get(WAITED_S, 0.0), client=scope.get(CLIENT))
         self._accountant.begin()
         try:
             with self._tracing.request(scope["headers"]):

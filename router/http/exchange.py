@@ -21,6 +21,7 @@ class Exchange(msgspec.Struct, eq=False):
 
     request_id: bytes
     started: float  # the moment when the whole body was here
+    queued_s: float = 0.0  # in line, before it was begun
     trace_id: str | None = None
     client: ClientSettings | None = None  # whose key came with it, when there are clients
     expected_cost: Callable[[str], float | None] | None = None  # dollars by model; dropped at the end with its prompt
@@ -73,12 +74,12 @@ class Exchange(msgspec.Struct, eq=False):
             self.ttft_s = perf_counter() - self.sent
 
     def headers(self) -> HeaderList:
-        """Return our headers and fix the overhead: all time since the body was here but the upstream's."""
+        """Return our headers and fix the overhead: the wait in line, and since the body came all but the upstream's."""
         now = perf_counter()
         waited = self.ttft_s
         if waited is None:  # an upstream that was asked and never answered gives no TTFT; the wait was still not ours
             waited = now - self.sent if self.sent is not None else 0.0
-        self.overhead_s = now - self.started - self.waited_s - waited
+        self.overhead_s = self.queued_s + now - self.started - self.waited_s - waited
         overhead = b"%.3f" % (self.overhead_s * 1000)
         return [(b"x-request-id", self.request_id), *self.explanation, (b"x-router-overhead-ms", overhead)]
 

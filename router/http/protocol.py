@@ -18,7 +18,7 @@ from router.cork import Cork, CorkedTransport
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
 from router.http.answer import Answer
-from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, Scope, request_id
+from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, WAITED_S, Scope, request_id
 
 HEAD_TIMEOUT_S = 10.0
 SKIP_TIMEOUT_S = 10.0  # for the rest of a request that was refused
@@ -41,6 +41,9 @@ class HTTPProtocol(HttpToolsProtocol):
     _skipping = False  # the rest of a request that was refused
     _refused_last = False
     _rest_s = 0.0  # after a refusal
+    _held = b""  # of a request that waits for its turn
+    _waited_s = 0.0  # of the request that is read now
+    _stopping = False
 
     def __init__(self, *, admission: Admission, cork: Cork, **uvicorns: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(**uvicorns)
@@ -55,6 +58,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and let the request that it carried know."""
         self._leave_head()
+        self._held = b""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn keeps it, and the connection with it, when the client resets
         cycle = self.cycle
@@ -64,8 +68,38 @@ class HTTPProtocol(HttpToolsProtocol):
                 client_gone()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, but no head without an end."""
+        """Read on. A request's first bytes may have to wait for their turn, but not to be refused."""
         self._unset_keepalive_if_required()
+        if self._held:
+            self._held += data
+            if len(self._held) > MAX_HEAD_BYTES:
+                self.flow.pause_reading()
+        elif self._is_new() and not self._begins_at_once():
+            self._held = data
+            self._admission.intake.line_up(self._begin)
+        else:
+            self._read(data)
+
+    def _is_new(self) -> bool:
+        """Whether what comes next is the beginning of a request."""
+        return not (self._in_head or self._skipping) and (self.cycle is None or self.cycle.response_complete)
+
+    def _begins_at_once(self) -> bool:
+        return self._admission.intake.lets_begin(self.loop.call_soon) or self._admission.is_full()
+
+    def _begin(self, waited_s: float) -> None:
+        """Read what has waited, unless the client has left."""
+        held, self._held = self._held, b""
+        if held:
+            self._waited_s = waited_s
+            self.flow.resume_reading()
+            self._read(held)
+            self._waited_s = 0.0
+            if self._stopping:
+                super().shutdown()
+
+    def _read(self, data: bytes) -> None:
+        """Read on, but no head without an end."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -86,7 +120,8 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note a request's first byte; the rest of its head must follow in time."""
         super().on_message_begin()
-        cast(Scope, self.scope)[EVENT_LOOP] = self.loop
+        scope = cast(Scope, self.scope)
+        scope[EVENT_LOOP], scope[WAITED_S] = self.loop, self._waited_s
         self._leave_head()
         self._in_head = True
 
@@ -140,7 +175,13 @@ class HTTPProtocol(HttpToolsProtocol):
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
-        self.data_received(b"\r\n".join([*lines, b"", rest]))
+        self._read(b"\r\n".join([*lines, b"", rest]))
+
+    def shutdown(self) -> None:
+        """Close a connection that carries no request. What is in line will still be answered."""
+        self._stopping = True
+        if not self._held:
+            super().shutdown()
 
     def _turn_away(self) -> None:
         """Refuse at once. Who comes back too soon, when refusals are many, is read later: see `RefusalPace`.

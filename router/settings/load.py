@@ -132,6 +132,7 @@ def _server(section: Section) -> ServerSettings:
         body_timeout_s=section.number("body_timeout_s", default.body_timeout_s, above=0, most=3600),
         max_in_flight=(section.integer("max_in_flight", least=1, most=10**6) if section.get("max_in_flight") else None),
         max_lag_ms=section.number("max_lag_ms", default.max_lag_ms, least=0, most=10_000),
+        max_wait_ms=section.number("max_wait_ms", default.max_wait_ms, least=0, most=10_000),
         stop_delay_s=section.number("stop_delay_s", default.stop_delay_s, least=0, most=600),
         drain_s=section.number("drain_s", default.drain_s, least=0, most=86_400),
         log_level=section.choice("log_level", LOG_LEVELS, default.log_level),

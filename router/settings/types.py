@@ -172,7 +172,8 @@ class TritonSettings:
 class ServerSettings:
     """The router's own listener, and how much it takes on. `port` 0 takes any free one.
 
-    `max_in_flight` None means as many as the limit on open files allows; `max_lag_ms` 0 means no limit.
+    `max_in_flight` None means as many as the limit on open files allows; `max_lag_ms` and `max_wait_ms` 0
+    mean no limit.
     """
 
     host: str = "127.0.0.1"
@@ -182,6 +183,7 @@ class ServerSettings:
     body_timeout_s: float = 10.0
     max_in_flight: int | None = None
     max_lag_ms: float = 50.0
+    max_wait_ms: float = 500.0
     stop_delay_s: float = 0.0
     drain_s: float = 30.0
     log_level: str = "info"

@@ -6,7 +6,10 @@ import math
 
 import pytest
 
-from router.http.admission import RefusalPace, TimelyLimit, affordable
+from router.http.admission import Admission, RefusalPace, TimelyLimit, affordable
+from router.http.intake import Intake
+from router.metrics import Metrics
+from router.settings import ServerSettings
 
 TARGET_S = 0.025
 TICK_S = 0.02
@@ -88,6 +91,21 @@ def test_it_finds_how_many_the_processor_can_take(answer_s: float) -> None:
     steady = served[1000:]
     assert sum(steady) / len(steady) > 0.9 * 50
     assert in_flight < 1.5 * 50
+
+
+def test_nobody_joins_a_line_whose_first_has_waited_for_too_long() -> None:
+    now = 0.0
+    admission = Admission(Metrics(), Intake(now=lambda: now))
+    admission.limit(ServerSettings(max_in_flight=2, max_wait_ms=500))
+    admission.intake.line_up(lambda _: None)
+    assert not admission.is_full()
+    now = 0.6
+    assert admission.is_full()
+    assert admission.refuses()
+    admission.limit(ServerSettings(max_in_flight=2, max_wait_ms=0))
+    assert not admission.is_full()
+    admission.intake.line_up(lambda _: None)
+    assert admission.is_full(), "who waits in line will be in flight"
 
 
 def test_few_refusals_are_followed_by_no_pause() -> None:

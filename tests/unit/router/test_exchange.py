@@ -61,6 +61,12 @@ def test_the_overhead_is_all_time_but_the_upstream_s() -> None:
     assert request.overhead_s == pytest.approx(overhead_ms / 1000, abs=0.001)
 
 
+def test_a_wait_in_line_is_our_overhead() -> None:
+    request = Exchange(b"an-id", perf_counter(), queued_s=7.0)
+    request.headers()
+    assert request.overhead_s == pytest.approx(7.0, abs=1.0)
+
+
 def test_without_an_upstream_all_time_is_ours() -> None:
     request = exchange(began_s_ago=10.0)
     request.headers()

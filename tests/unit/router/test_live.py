@@ -212,7 +212,7 @@ def test_totals_tell_fallbacks_and_refusals_by_reason() -> None:
     told = router.totals()
     assert told["fallbacks"] == {"deadline": 2}
     assert told["model_fallbacks"] == {"upstream_connect": 2}
-    assert told["refused"] == {"in_flight": 3, "event_loop": 0}
+    assert told["refused"] == {"in_flight": 3, "event_loop": 0, "line": 0}
     assert told["client_refusals"] == {"rate_limit_exceeded": 1}
 
 

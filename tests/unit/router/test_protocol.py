@@ -11,9 +11,11 @@ from uvicorn.server import ServerState
 from router.cork import Cork
 from router.http import protocol
 from router.http.admission import Admission
-from router.http.asgi import Receive, Scope, Send, send_whole
+from router.http.asgi import WAITED_S, Receive, Scope, Send, send_whole
+from router.http.intake import Intake
 from router.http.protocol import HTTPProtocol
 from router.metrics import Metrics
+from tests.unit.router.test_answer import RecordingTransport
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: a close that resets the connection
@@ -123,5 +125,118 @@ def test_a_refused_request_whose_body_never_comes_holds_no_connection(monkeypatc
             assert (await reader.read()).startswith(b"HTTP/1.1 503 ")  # and the connection's end
         writer.close()
         server.close()
+
+    asyncio.run(run())
+
+
+class Crowd:
+    """An intake that lets nobody begin before `next` is called."""
+
+    def __init__(self) -> None:
+        self.admission = Admission(Metrics(), intake := Intake())
+        self.seen: list[bytes] = []
+        self.state = ServerState()
+        self._intake = intake
+        while intake.lets_begin(asyncio.get_running_loop().call_soon):
+            pass
+        self._config = uvicorn.Config(self._app, interface="asgi3", log_config=None, log_level="critical")
+        self._config.load()
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append((await receive())["body"])
+        self.waited_s = scope[WAITED_S]
+        await send_whole(send, 200, [], b"{}")
+
+    def connection(self) -> HTTPProtocol:
+        made = HTTPProtocol(
+            admission=self.admission, cork=Cork(), config=self._config, server_state=self.state, app_state={}
+        )
+        made.connection_made(RecordingTransport())
+        return made
+
+    async def next(self) -> None:
+        for _ in range(3):  # the intake's turn, the request's task, the corked answer
+            await asyncio.sleep(0)
+
+
+def test_a_request_in_line_is_begun_in_the_next_turn_with_all_that_came_of_it() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        connection = crowd.connection()
+        connection.data_received(REQUEST[:-1])
+        connection.data_received(REQUEST[-1:])
+        assert crowd.admission.intake.waiting == 1
+        assert connection.cycle is None, "nothing of it has been read"
+        await crowd.next()
+        assert crowd.seen == [b"{}"]
+        assert crowd.waited_s > 0.0
+        assert crowd.admission.intake.waiting == 0
+
+    asyncio.run(run())
+
+
+def test_what_goes_on_with_a_request_does_not_line_up() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        connection = crowd.connection()
+        connection.data_received(REQUEST[:-1])
+        await asyncio.sleep(0)
+        while crowd.admission.intake.lets_begin(asyncio.get_running_loop().call_soon):
+            pass
+        connection.data_received(REQUEST[-1:])
+        assert crowd.admission.intake.waiting == 0
+        await crowd.next()
+        assert b"".join(crowd.seen) in (b"{}", b"{"), "its body came in one part or in two"
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_the_line_is_not_begun() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        connection = crowd.connection()
+        connection.data_received(REQUEST)
+        connection.connection_lost(None)
+        await crowd.next()
+        assert crowd.seen == []
+        assert connection.cycle is None
+
+    asyncio.run(run())
+
+
+def test_a_stop_loses_nobody_in_line() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        connection = crowd.connection()
+        connection.data_received(REQUEST)
+        connection.shutdown()
+        await crowd.next()
+        assert crowd.seen == [b"{}"]
+
+    asyncio.run(run())
+
+
+def test_a_refusal_does_not_line_up() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        crowd.admission.max_in_flight = 0
+        connection = crowd.connection()
+        connection.data_received(REQUEST)
+        assert crowd.admission.intake.waiting == 0
+        await crowd.next()
+        assert crowd.seen == []
+
+    asyncio.run(run())
+
+
+def test_a_client_that_sends_on_and_on_in_line_is_left_to_the_kernel() -> None:
+    async def run() -> None:
+        crowd = Crowd()
+        connection = crowd.connection()
+        connection.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n")
+        connection.data_received(b" " * 70_000)
+        assert connection.flow.read_paused
+        await crowd.next()
+        assert not connection.flow.read_paused
 
     asyncio.run(run())
