@@ -41,7 +41,7 @@ class _Row(Generic[R]):
     futures: list[asyncio.Future[R]] = field(default_factory=list)
 
     def wanted(self) -> bool:
-        return any(not future.done() for future in self.futures)
+        return not all(future.done() for future in self.futures)
 
     def settle(self, result: R | Exception) -> None:
         for future in self.futures:

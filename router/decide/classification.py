@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NewType
 
+import msgspec
+
 from router.settings import COMPLEXITY_WEIGHTS, GAIN_SHARE
 
 OUTCOMES = ("both", "only_strong", "only_weak", "neither")
@@ -25,10 +27,16 @@ class Labels:
     outcomes: tuple[str, ...] = ()
     task_types: tuple[str, ...] = ()
     dimensions: tuple[str, ...] = ()
+    places: tuple[int, int, int] = field(init=False, compare=False, repr=False, default=(0, 0, 0))
+    """Where `outcomes` has "both", "only_weak" and "only_strong"."""
+
+    def __post_init__(self) -> None:
+        if self.outcomes:
+            both, only_weak, only_strong = map(self.outcomes.index, ("both", "only_weak", "only_strong"))
+            object.__setattr__(self, "places", (both, only_weak, only_strong))
 
 
-@dataclass(frozen=True, slots=True)
-class Classification:
+class Classification(msgspec.Struct, frozen=True):
     """One prompt's scores, each tuple in the order of `labels`; probabilities are calibrated, 0..1.
 
     Dimensions are 0..1 too, but for few_shots of NVIDIA's own model: the number of examples in the prompt, 0..5.
@@ -42,26 +50,30 @@ class Classification:
     dimensions: tuple[float, ...] = ()
     tokens_seen: int = 0
     tokens_dropped: int = 0
-    p_weak: float = field(init=False, compare=False, default=math.nan)
-    """The probability that the weak model answers well."""
-    p_strong: float = field(init=False, compare=False, default=math.nan)
-    """The probability that the strong model answers well."""
-    task: tuple[int, float] = field(init=False, compare=False, default=(0, math.nan))
-    """The index and the probability of the likeliest task type."""
 
-    def __post_init__(self) -> None:
-        # Once for each classification, which may answer many requests from the cache.
-        if self.outcome:
-            both = self.outcome_of("both")
-            object.__setattr__(self, "p_weak", both + self.outcome_of("only_weak"))
-            object.__setattr__(self, "p_strong", both + self.outcome_of("only_strong"))
-        if self.task_type:
-            best = max(range(len(self.task_type)), key=self.task_type.__getitem__)
-            object.__setattr__(self, "task", (best, self.task_type[best]))
+    @property
+    def p_weak(self) -> float:
+        """The probability that the weak model answers well; NaN without an outcome head."""
+        if not self.outcome:
+            return math.nan
+        both, only_weak, _ = self.labels.places
+        return self.outcome[both] + self.outcome[only_weak]
 
-    def outcome_of(self, label: str) -> float:
-        """Return the probability of one outcome; ValueError when the model has no such label."""
-        return self.outcome[self.labels.outcomes.index(label)]
+    @property
+    def p_strong(self) -> float:
+        """The probability that the strong model answers well; NaN without an outcome head."""
+        if not self.outcome:
+            return math.nan
+        both, _, only_strong = self.labels.places
+        return self.outcome[both] + self.outcome[only_strong]
+
+    @property
+    def task(self) -> tuple[int, float]:
+        """The index and the probability of the likeliest task type; (0, NaN) without a task head."""
+        if not self.task_type:
+            return 0, math.nan
+        likeliest = max(self.task_type)
+        return self.task_type.index(likeliest), likeliest
 
     @property
     def gain(self) -> float:

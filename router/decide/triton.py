@@ -13,6 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from time import monotonic
 from typing import Any, Protocol
 
@@ -141,7 +142,15 @@ class TritonClassifier:
         labels = self._labels.get(version)
         if labels is None:  # the first answer, or a version that was promoted just now
             labels = self._labels[version] = await self._labels_of_version(version)
-        return [_classification(labels, version, *row) for row in _rows(response, len(texts), _OUTPUTS)]
+        columns = _columns(response, len(texts), _OUTPUTS)
+        if _sound(labels, *columns):
+            return [_classification(labels, version, *row) for row in zip(*columns, strict=True)]
+        return [
+            _classification(labels, version, *row)
+            if _sound(labels, *([values] for values in row))
+            else ClassifierError("invalid_output", "The classifier answered NaN, or not one score per label.")
+            for row in zip(*columns, strict=True)
+        ]
 
     async def _labels_of_version(self, version: str) -> Labels:
         """Read the `spec_2` of version 2, which is there while two versions are served, or else the one `spec`."""
@@ -163,9 +172,9 @@ def _labels_of(spec_text: str, model: str) -> Labels:
         raise ClassifierError(
             "contract", f"model {model!r} has no readable 'spec' in its Triton configuration."
         ) from None
+    if spec.outcomes and sorted(spec.outcomes) != sorted(OUTCOMES):
+        raise ClassifierError("contract", f"model {model!r} has outcomes {spec.outcomes}, expected {OUTCOMES}.")
     labels = Labels(spec.outcomes or (), spec.task_types or (), spec.dimensions or ())
-    if labels.outcomes and sorted(labels.outcomes) != sorted(OUTCOMES):
-        raise ClassifierError("contract", f"model {model!r} has outcomes {labels.outcomes}, expected {OUTCOMES}.")
     unfit = next((name for name in labels.task_types if not re.fullmatch("[ -~]{1,64}", name)), None)
     if unfit is not None:  # a task's name becomes a header and a metric's label
         raise ClassifierError(
@@ -174,34 +183,41 @@ def _labels_of(spec_text: str, model: str) -> Labels:
     return labels
 
 
+Column = Sequence[tuple[Any, ...]]
+"""One output of the model: each row's values."""
+
+
+def _sound(labels: Labels, outcome: Column, task_type: Column, dimensions: Column, tokens: Column) -> bool:
+    """Whether all these rows are what the labels promise: a value for each, within bounds, outcomes adding up to 1."""
+    heads = ((labels.outcomes, outcome, 1.0), (labels.task_types, task_type, 1.0), (labels.dimensions, dimensions, 5.0))
+    for names, rows, most in heads:
+        if names and (len(names) != len(rows[0]) or not _within(list(chain.from_iterable(rows)), most + 0.001)):
+            return False
+    if labels.outcomes and not all(abs(sum(row) - 1.0) <= 0.01 for row in outcome):
+        return False
+    return len(tokens[0]) == 2
+
+
 def _classification(
     labels: Labels,
     version: Version,
     outcome: tuple[float, ...],
     task_type: tuple[float, ...],
     dimensions: tuple[float, ...],
-    tokens: tuple[int, ...],
-) -> ClassifyResult:
-    heads = ((labels.outcomes, outcome, 1.0), (labels.task_types, task_type, 1.0), (labels.dimensions, dimensions, 5.0))
-    for names, values, most in heads:
-        if names and (len(names) != len(values) or not _within(values, most + 0.001)):
-            return ClassifierError("invalid_output", "The classifier answered NaN, or not one score per label.")
-    if labels.outcomes and not math.isclose(sum(outcome), 1.0, abs_tol=0.01):
-        return ClassifierError("invalid_output", "The classifier's outcome probabilities do not add up to 1.")
-    if len(tokens) != 2:
-        return ClassifierError("invalid_output", "The classifier's TOKENS are not two counts.")
+    tokens: tuple[int, int],
+) -> Classification:
+    """Return one sound row, less the heads that the model lacks."""
     return Classification(
-        labels=labels,
-        version=version,
-        outcome=outcome if labels.outcomes else (),
-        task_type=task_type if labels.task_types else (),
-        dimensions=dimensions if labels.dimensions else (),
-        tokens_seen=tokens[0],
-        tokens_dropped=tokens[1],
+        labels,
+        version,
+        outcome if labels.outcomes else (),
+        task_type if labels.task_types else (),
+        dimensions if labels.dimensions else (),
+        *tokens,
     )
 
 
-def _within(values: tuple[float, ...], most: float) -> bool:
+def _within(values: Sequence[float], most: float) -> bool:
     """Whether all are numbers in 0..most, or a rounding error below; `min` and `max` overlook NaN, a sum does not."""
     return min(values) >= -0.001 and max(values) <= most and not math.isnan(sum(values))
 
@@ -226,7 +242,7 @@ class LabelClassifier:
     async def _classify_one(self, text: str) -> ClassifyResult:
         try:
             response = await self._connection.infer(_request(self._model, "INPUT", [text], _LABEL_OUTPUTS))
-            [(scores,)] = _rows(response, 1, _LABEL_OUTPUTS)
+            [[scores]] = _columns(response, 1, _LABEL_OUTPUTS)
         except ClassifierError as error:
             return error
         if len(scores) != len(self._labels.task_types) or not all(map(math.isfinite, scores)):
@@ -248,14 +264,14 @@ def _request(model: str, name: str, texts: Sequence[str], outputs: Iterable[str]
     )
 
 
-def _rows(response: Any, rows: int, outputs: Mapping[str, str]) -> list[tuple[tuple[Any, ...], ...]]:  # noqa: ANN401
-    """Return for each row its values of each output; ClassifierError when a count, shape or type does not fit."""
+def _columns(response: Any, rows: int, outputs: Mapping[str, str]) -> list[Column]:  # noqa: ANN401
+    """Return each output's values, row by row; ClassifierError when a count, shape or type does not fit."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise ClassifierError("invalid_output", "The classifier's answer has outputs without contents.")
     answered = {
         output.name: (output, raw) for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)
     }
-    columns = []
+    columns: list[Column] = []
     for name, datatype in outputs.items():
         if name not in answered:
             raise ClassifierError("invalid_output", f"output {name} is missing.")
@@ -268,5 +284,5 @@ def _rows(response: Any, rows: int, outputs: Mapping[str, str]) -> list[tuple[tu
             )
         if shape[1] < 1 or len(raw) != 4 * rows * shape[1]:
             raise ClassifierError("invalid_output", f"output {name} has {len(raw)} bytes for its shape.")
-        columns.append(struct.iter_unpack(f"<{shape[1]}{_FORMATS[datatype]}", raw))
-    return list(zip(*columns, strict=True))
+        columns.append(list(struct.iter_unpack(f"<{shape[1]}{_FORMATS[datatype]}", raw)))
+    return columns

@@ -45,7 +45,7 @@ def test_scores_stay_in_their_ranges_and_follow_the_labels_not_the_positions(
     assert -1 - slack <= scored.gain <= 1 + slack
     assert -0.75 - slack <= scored.need_strong <= 1 + slack
     assert scored.need_strong == pytest.approx(float(offline.need_strong(np.array(outcome))))
-    assert scored.gain == pytest.approx(scored.outcome_of("only_strong") - scored.outcome_of("only_weak"))
+    assert scored.gain == pytest.approx(outcome[1] - outcome[2])
 
 
 @pytest.mark.parametrize("name", SCORE_NAMES)

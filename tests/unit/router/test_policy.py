@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,7 +126,7 @@ def test_a_task_has_its_model_and_an_unlisted_or_unsure_one_the_default(
 def test_of_several_turns_the_surest_task_decides_even_when_their_versions_name_tasks_differently() -> None:
     other = dataclasses.replace(LABELS, task_types=LABELS.task_types[::-1])
     unsure = classification(task="Chatbot", certainty=0.5)
-    sure = dataclasses.replace(classification(task="Code Generation"), labels=other)
+    sure = msgspec.structs.replace(classification(task="Code Generation"), labels=other)
     expected = other.task_types[sure.task[0]]
     assert decide(TASKS, [unsure, sure], never_asked).label == expected
 
@@ -134,7 +135,7 @@ def test_a_label_policy_takes_the_argmax_as_an_index_into_its_llms() -> None:
     labels = Labels(task_types=("Code Generation", "Unknown"))
 
     def scored(*task_type: float) -> Classification:
-        return dataclasses.replace(classification(labels=Labels()), labels=labels, task_type=task_type)
+        return msgspec.structs.replace(classification(labels=Labels()), labels=labels, task_type=task_type)
 
     assert decide(LABELLED, [scored(1.0, 0.0)], never_asked) == Choice("dear", "task", 1.0, "Code Generation")
     assert decide(LABELLED, [scored(0.0, 1.0)], never_asked) == Choice("cheap", "task", 1.0, "Unknown")
@@ -185,7 +186,7 @@ def test_a_choice_is_always_among_the_candidates(
 ) -> None:
     scored = classification(p_weak, p_strong, task=task, certainty=certainty)
     if name == LABELLED.name:
-        scored = dataclasses.replace(scored, task_type=(certainty, 1 - certainty))
+        scored = msgspec.structs.replace(scored, task_type=(certainty, 1 - certainty))
     assert decide(POLICIES[name], [scored], costs(0.1, 0.2)).model in candidates(POLICIES[name])
 
 
