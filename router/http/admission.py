@@ -48,12 +48,12 @@ class Admission:
         self._tell_limit()
 
     def is_full(self) -> bool:
-        """Return whether nothing more is let in."""
-        return self._why_not() is not None
+        """Return whether nothing more is let in, not even to wait."""
+        return self._why_not(has_waited=False) is not None
 
-    def refuses(self) -> bool:
+    def refuses(self, *, has_waited: bool) -> bool:
         """Return whether the next request must not come in; one that must not is counted."""
-        reason = self._why_not()
+        reason = self._why_not(has_waited=has_waited)
         if reason is None:
             return False
         self._metrics.refused.labels(reason).inc()
@@ -76,13 +76,13 @@ class Admission:
 
         return counting
 
-    def _why_not(self) -> str | None:
-        let_in = self.in_flight + self.intake.waiting
+    def _why_not(self, *, has_waited: bool) -> str | None:
+        let_in = self.in_flight + (0 if has_waited else self.intake.waiting)
         if let_in >= self.max_in_flight:
             return "in_flight"
         if let_in >= self.timely.limit:
             return "event_loop"
-        return "line" if self.intake.waits_s() > self._max_wait_s else None
+        return "line" if not has_waited and self.intake.waits_s() > self._max_wait_s else None
 
     def _tell_limit(self) -> None:
         self._metrics.in_flight_limit.set(min(self.max_in_flight, self.timely.limit))

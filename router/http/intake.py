@@ -21,7 +21,8 @@ class Intake:
     """The line of one event loop. Whoever may not begin at once lines up, and is called when its turn comes."""
 
     _A_TURN = 16  # fewer leave the loop idle between its turns, more no longer fit into the cache
-    _PER_S = 2000  # what is begun at least, where other work makes the turns long
+    _PER_S = 2000  # where other work makes the turns long, so many begin in them
+    _AT_MOST = 64  # but requests that make a turn long themselves must not make the next one longer
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
@@ -62,7 +63,7 @@ class Intake:
             return
         call_soon(self._next_turn, call_soon)
         now = self._now()
-        places = max(self._A_TURN, int((now - self._turn_began) * self._PER_S))
+        places = min(max(self._A_TURN, int((now - self._turn_began) * self._PER_S)), self._AT_MOST)
         called = min(places, len(self._line))
         self._places, self._turn_began = places - called, now
         for _ in range(called):

@@ -130,7 +130,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._leave_head()
         if self.parser.should_upgrade():
             return
-        if self._may_be_refused() and self._admission.refuses():
+        if self._may_be_refused() and self._admission.refuses(has_waited=self._waited_s > 0.0):
             self._turn_away()
         else:
             self._refused_last = False

@@ -142,7 +142,7 @@ def test_a_full_router_can_be_looked_at_and_retried(slow: SimulatedLLM, start_ro
 )
 def test_a_late_event_loop_sheds_load(chatty: SimulatedLLM, start_router: StartRouter) -> None:
     most = 1000
-    router = start_router(settings(chatty, max_lag_ms=25, max_in_flight=most))
+    router = start_router(settings(chatty, max_lag_ms=25, max_wait_ms=0, max_in_flight=most))
     statuses: Counter[int] = Counter()
     heavy = {str(i): {"a": i} for i in range(3000)}  # to read it takes the router longer than its LLM
     for rate in (300, 600, 1200, 2400):  # how much is too much depends on the processor
@@ -156,6 +156,25 @@ def test_a_late_event_loop_sheds_load(chatty: SimulatedLLM, start_router: StartR
     assert page.total(REFUSED, reason="event_loop") > 0
     assert page.total("llm_router_event_loop_lag_seconds_count") > 0
     wait_until(lambda: router.metrics().total("llm_router_in_flight_limit") == most, deadline_s=60)
+
+
+@pytest.mark.fault(
+    "more requests at once than can be begun within `max_wait_ms`",
+    "those in line are answered; who would join it gets a 503",
+)
+def test_a_long_line_sheds_load(llm: SimulatedLLM, start_router: StartRouter) -> None:
+    router = start_router(settings(llm, max_wait_ms=1))
+    request = post(CHAT, json.dumps(chat_body("Hello?")).encode())
+    result = uvloop.run(closed_loop(router.port, request, clients=400, seconds=2.0))
+    assert set(result.statuses) == {200, 503}
+    assert router.metrics().total(REFUSED, reason="line") > 0
+    assert router.post(chat_body()).status == 200
+    wait_until(lambda: not clients_of(router))  # what was refused often is read later, also its end
+
+
+def clients_of(router: RouterProcess) -> list[str]:
+    connections = psutil.Process(router.child.pid).net_connections()
+    return [one.status for one in connections if one.laddr.port == router.port and one.raddr]
 
 
 FEW_FILES = 128

@@ -101,7 +101,8 @@ def test_nobody_joins_a_line_whose_first_has_waited_for_too_long() -> None:
     assert not admission.is_full()
     now = 0.6
     assert admission.is_full()
-    assert admission.refuses()
+    assert admission.refuses(has_waited=False)
+    assert not admission.refuses(has_waited=True), "it has been let in"
     admission.limit(ServerSettings(max_in_flight=2, max_wait_ms=0))
     assert not admission.is_full()
     admission.intake.line_up(lambda _: None)

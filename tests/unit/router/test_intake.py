@@ -84,10 +84,12 @@ def test_an_idle_loop_is_not_kept_awake() -> None:
 def test_more_begin_where_turns_are_long() -> None:
     line = Line()
     line.come(*range(1000))
-    line.loop.turn(seconds=0.1)
-    assert len(line.begun) == A_TURN + 200, "two thousand a second"
+    line.loop.turn(seconds=0.02)
+    assert len(line.begun) == A_TURN + 40, "two thousand a second"
     line.loop.turn(seconds=0.001)
-    assert len(line.begun) == A_TURN + 200 + A_TURN
+    assert len(line.begun) == 2 * A_TURN + 40
+    line.loop.turn(seconds=1.0)
+    assert len(line.begun) == 2 * A_TURN + 40 + 64, "but not all at once"
 
 
 def test_the_wait_is_told() -> None:
