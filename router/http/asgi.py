@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from router.errors import RouterError, Stopping, without_values
+from router.timer import LazyTimer
 
 logger = logging.getLogger("router.http")
 
@@ -25,6 +26,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 ON_DISCONNECT = "router.on_disconnect"
 EVENT_LOOP = "router.event_loop"  # of the scope, from our server: to ask asyncio for it is a system call
+TIMER = "router.timer"  # of the scope: its connection's timer for requests, one after the other
 WAITED_S = "router.waited_s"  # of the scope: how long the request waited for its turn, see `intake.py`
 CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5
@@ -120,8 +122,7 @@ class Interruption:
         self._scope, self._task = scope, task
         self._why: Callable[[], Exception] | None = None
         self._limit: Callable[[], Exception] | None = None
-        self._limit_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None  # one for all limits, moved only when it rings early
+        self._timer = scope.get(TIMER) or LazyTimer(task.get_loop())
 
     def __enter__(self) -> Interruption:
         self._scope[ON_DISCONNECT] = partial(self._interrupt, ClientGone)
@@ -129,18 +130,15 @@ class Interruption:
 
     def limit(self, seconds: float, error: Callable[[], Exception]) -> None:
         """Raise `error()` within the block once so many seconds have passed."""
-        loop = self._task.get_loop()
-        self._limit, self._limit_at = error, loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._limit_at:
-            self._stop_timer()
-            self._timer = loop.call_at(self._limit_at, self._ring)
+        self._limit = error
+        self._timer.set_in(seconds, self._ring)
 
     def lift(self) -> None:
         """Take the limit back."""
-        self._limit = None
+        self._timer.clear()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop_timer()
+        self._timer.clear()
         del self._scope[ON_DISCONNECT]
         if self._why is not None:
             self._task.uncancel()
@@ -148,17 +146,8 @@ class Interruption:
                 raise self._why() from None
 
     def _ring(self) -> None:
-        self._timer = None
-        loop = self._task.get_loop()
-        if self._limit is not None and loop.time() < self._limit_at:
-            self._timer = loop.call_at(self._limit_at, self._ring)
-        elif self._limit is not None:
+        if self._limit is not None:
             self._interrupt(self._limit)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _interrupt(self, why: Callable[[], Exception]) -> None:
         if self._why is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from functools import partial
 from math import ceil
 from typing import Any, cast
 
@@ -18,7 +19,8 @@ from router.cork import Cork, CorkedTransport
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
 from router.http.answer import Answer
-from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, WAITED_S, Scope, request_id
+from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, TIMER, WAITED_S, Scope, request_id
+from router.timer import LazyTimer
 
 HEAD_TIMEOUT_S = 10.0
 SKIP_TIMEOUT_S = 10.0  # for the rest of a request that was refused
@@ -35,7 +37,6 @@ _STATUS_LINES = {
 class HTTPProtocol(HttpToolsProtocol):
     """One connection. A head that is late, endless or malformed is refused, and the connection closes."""
 
-    _timer: asyncio.TimerHandle | None = None
     _in_head = False
     _head_bytes = 0
     _skipping = False  # the rest of a request that was refused
@@ -49,18 +50,20 @@ class HTTPProtocol(HttpToolsProtocol):
         super().__init__(**uvicorns)
         self._admission = admission
         self._cork = cork
+        self._timer = LazyTimer(self.loop)  # of the connection: for a head, a body that is skipped, the next request
+        self._request_timer = LazyTimer(self.loop)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give a client that only connects as long as one that has been answered."""
         super().connection_made(CorkedTransport(cast(asyncio.Transport, transport), self._cork, self.loop))
-        self._timer = self.loop.call_later(self.timeout_keep_alive, self.transport.close)
+        self._timer.set_in(self.timeout_keep_alive, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and let the request that it carried know."""
-        self._leave_head()
+        self._timer.stop()
+        self._request_timer.stop()
         self._held = b""
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn keeps it, and the connection with it, when the client resets
         cycle = self.cycle
         if cycle is not None and cycle.disconnected:
             client_gone = cast(Scope, cycle.scope).get(ON_DISCONNECT)
@@ -69,13 +72,13 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on. A request's first bytes may have to wait for their turn, but not to be refused."""
-        self._unset_keepalive_if_required()
         if self._held:
             self._held += data
             if len(self._held) > MAX_HEAD_BYTES:
                 self.flow.pause_reading()
         elif self._is_new() and not self._begins_at_once():
             self._held = data
+            self._timer.clear()
             self._admission.intake.line_up(self._begin)
         else:
             self._read(data)
@@ -112,7 +115,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._in_head:  # a head that came whole, as nearly all do, needs no timer
             if self._head_bytes == 0:
                 late = HeadTimeout(f"The request's head did not arrive within {HEAD_TIMEOUT_S:g} s.")
-                self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse, late)
+                self._timer.set_in(HEAD_TIMEOUT_S, partial(self._refuse, late))
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"The request's head is over the limit of {MAX_HEAD_BYTES:,} bytes."))
@@ -121,7 +124,7 @@ class HTTPProtocol(HttpToolsProtocol):
         """Note a request's first byte; the rest of its head must follow in time."""
         super().on_message_begin()
         scope = cast(Scope, self.scope)
-        scope[EVENT_LOOP], scope[WAITED_S] = self.loop, self._waited_s
+        scope[EVENT_LOOP], scope[TIMER], scope[WAITED_S] = self.loop, self._request_timer, self._waited_s
         self._leave_head()
         self._in_head = True
 
@@ -155,8 +158,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._skipping:
             self._skipping = False
             self._leave_head()
-            stays_s = self.timeout_keep_alive if self.parser.should_keep_alive() else 0
-            self._timer = self.loop.call_later(stays_s, self.transport.close)
+            self._timer.set_in(self.timeout_keep_alive if self.parser.should_keep_alive() else 0, self.transport.close)
             self._rest()
         else:
             super().on_message_complete()
@@ -177,6 +179,17 @@ class HTTPProtocol(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         self._read(b"\r\n".join([*lines, b"", rest]))
 
+    def on_response_complete(self) -> None:
+        """Go on to a request that has come meanwhile, or wait for one. uvicorn's own sets a new timer each time."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._in_head:
+            self._timer.set_in(self.timeout_keep_alive, self.transport.close)
+
     def shutdown(self) -> None:
         """Close a connection that carries no request. What is in line will still be answered."""
         self._stopping = True
@@ -189,7 +202,7 @@ class HTTPProtocol(HttpToolsProtocol):
         At the latest when it was told to return, so that clients which heed Retry-After never notice.
         """
         self._skipping = True
-        self._timer = self.loop.call_later(SKIP_TIMEOUT_S, self.transport.close)
+        self._timer.set_in(SKIP_TIMEOUT_S, self.transport.close)
         wait_s = random.uniform(_SOONEST_S, _LATEST_S)  # noqa: S311 - no secret; each another, lest all return at once
         self.transport.write(_overloaded(wait_s, request_id({"headers": self.headers})))
         pause_s = min(wait_s, self._admission.pause_s())
@@ -216,9 +229,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _leave_head(self) -> None:
         self._in_head, self._head_bytes = False, 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.clear()
 
     def _refuse(self, error: ClientError) -> None:
         """Close the connection, and say why where that cannot be taken for the answer to an earlier request."""

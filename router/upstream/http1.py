@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from router.cork import Cork, CorkedTransport
+from router.timer import LazyTimer
 
 HeaderList = list[tuple[bytes, bytes]]
 
@@ -136,8 +137,7 @@ class Connection(asyncio.Protocol):
         self._busy = self._reusable = False
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = LazyTimer(loop)
 
     @property
     def usable(self) -> bool:
@@ -189,7 +189,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close at once; the peer sees that nobody reads any more."""
-        self._stop_timer()
+        self._timer.stop()
         if self._transport is not None:
             self._transport.abort()
 
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._transport = None
-        self._stop_timer()
+        self._timer.stop()
         self._pool.lost(self)
         if not self._complete:
             self._fail(BrokenResponse("closed"))
@@ -255,15 +255,12 @@ class Connection(asyncio.Protocol):
             self._complete = True
             self._reusable = self._parser.should_keep_alive()  # the parser knows it only now
 
-    # Waiting: one timer for all answers of a connection, moved only when it rings early.
+    # Waiting.
 
     async def _wait(self, by: float) -> None:
         if self._failure is not None:
             raise self._failure
-        self._deadline = by
-        if self._timer is None or self._timer.when() > by:
-            self._stop_timer()
-            self._timer = self._loop.call_at(by, self._ring)
+        self._timer.set(by, self._give_up)
         self._waiter = self._loop.create_future()
         try:
             await self._waiter
@@ -272,19 +269,9 @@ class Connection(asyncio.Protocol):
         if self._failure is not None and not self._parts and not self._complete:
             raise self._failure
 
-    def _ring(self) -> None:
-        self._timer = None
-        if self._waiter is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._ring)
-        else:
+    def _give_up(self) -> None:
+        if self._waiter is not None:
             self._fail(TimeoutError())
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _fail(self, failure: Exception) -> None:
         if self._failure is None:

@@ -20,7 +20,7 @@ MAX_LINES = 400
 LEVELS = (
     ("router.errors",),
     ("router.settings",),
-    ("router.cork", "router.meters", "router.tracing", "router.breaker", "router.watchdog"),
+    ("router.cork", "router.timer", "router.meters", "router.tracing", "router.breaker", "router.watchdog"),
     ("router.metrics",),
     ("router.upstream",),
     ("router.decide",),
