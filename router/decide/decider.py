@@ -162,8 +162,9 @@ class Decider:
         return decide(policy, classifications, partial(self.expected_cost, prompt=prompt))
 
     def _check_fit(self, policy: PolicySettings, classifications: Sequence[Classification]) -> None:
-        if not all(self._fits_policy(policy, served) for served in classifications):
-            raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
+        for served in classifications:
+            if not self._fits_policy(policy, served):
+                raise ClassifierError("contract", f"Policy '{policy.name}' needs what the served classifier lacks.")
 
     def _fits_policy(self, policy: PolicySettings, served: Classification) -> bool:
         key = (policy.name, served.version)

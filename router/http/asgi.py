@@ -27,6 +27,7 @@ HeaderList = list[tuple[bytes, bytes]]
 ON_DISCONNECT = "router.on_disconnect"
 EVENT_LOOP = "router.event_loop"  # of the scope, from our server: to ask asyncio for it is a system call
 TIMER = "router.timer"  # of the scope: its connection's timer for requests, one after the other
+WHOLE_BODY = "router.whole_body"  # of the scope: a body that came in one piece with its head, as nearly all do
 WAITED_S = "router.waited_s"  # of the scope: how long the request waited for its turn, see `intake.py`
 CLIENT = "router.client"  # of the scope: whose key came with the request, when there are clients
 _LINGER_S = 0.5

@@ -19,7 +19,7 @@ from router.cork import Cork, CorkedTransport
 from router.errors import ClientError, HeadTimeout, HeadTooLarge, MalformedRequest, Overloaded
 from router.http.admission import Admission
 from router.http.answer import Answer
-from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, TIMER, WAITED_S, Scope, request_id
+from router.http.asgi import EVENT_LOOP, ON_DISCONNECT, TIMER, WAITED_S, WHOLE_BODY, Scope, request_id
 from router.timer import LazyTimer
 
 HEAD_TIMEOUT_S = 10.0
@@ -44,6 +44,7 @@ class HTTPProtocol(HttpToolsProtocol):
     _rest_s = 0.0  # after a refusal
     _held = b""  # of a request that waits for its turn
     _waited_s = 0.0  # of the request that is read now
+    _in_one_piece = False  # the request's head came with what is read now
     _stopping = False
 
     def __init__(self, *, admission: Admission, cork: Cork, **uvicorns: Any) -> None:  # noqa: ANN401 - uvicorn's own
@@ -66,7 +67,9 @@ class HTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         cycle = self.cycle
         if cycle is not None and cycle.disconnected:
-            client_gone = cast(Scope, cycle.scope).get(ON_DISCONNECT)
+            scope = cast(Scope, cycle.scope)
+            scope.pop(WHOLE_BODY, None)
+            client_gone = scope.get(ON_DISCONNECT)
             if client_gone is not None:
                 client_gone()
 
@@ -103,6 +106,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _read(self, data: bytes) -> None:
         """Read on, but no head without an end."""
+        self._in_one_piece = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -137,6 +141,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._turn_away()
         else:
             self._refused_last = False
+            self._in_one_piece = True
             super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own type of it
@@ -162,6 +167,8 @@ class HTTPProtocol(HttpToolsProtocol):
             self._rest()
         else:
             super().on_message_complete()
+            if self._in_one_piece:
+                cast(Scope, self.scope)[WHOLE_BODY] = self.cycle.body
 
     def _decline_offer(self, rest: bytes) -> None:
         """Read a request that offers another protocol once more, without the offer, which HTTP lets a server ignore.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from router.errors import UpstreamError, UpstreamProtocol
 from router.http.asgi import Send, send_whole
@@ -14,21 +14,23 @@ from router.upstream.sse import EventSplitter, read_chunk, read_usage
 Begun = Callable[[], None]
 
 
-async def relay(exchange: Exchange, response: UpstreamResponse, send: Send, begun: Begun) -> None:
+def relay(exchange: Exchange, response: UpstreamResponse, send: Send, begun: Begun) -> Awaitable[None]:
     """Pass the answer on and note its outcome and usage; `begun` is called when a stream's first event leaves.
 
     Raises UpstreamError as long as the client can still be told by a status, and while a stream is open;
     UpstreamRefused is the upstream's own error, of which nothing has been passed on.
     """
     if response.status >= 400:
-        body = await response.error()
-        exchange.heard_from_upstream()
-        raise refusal(response.model.name, response.status, response.headers, body, response.pause_s)
+        return _refuse(exchange, response)
     if response.is_event_stream:
-        await _relay_stream(exchange, response, send, begun)
-    else:
-        await _relay_whole(exchange, response, send)
-    exchange.outcome = "upstream_error" if exchange.broken else "ok"
+        return _relay_stream(exchange, response, send, begun)
+    return _relay_whole(exchange, response, send)
+
+
+async def _refuse(exchange: Exchange, response: UpstreamResponse) -> None:
+    body = await response.error()
+    exchange.heard_from_upstream()
+    raise refusal(response.model.name, response.status, response.headers, body, response.pause_s)
 
 
 async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Send) -> None:
@@ -39,6 +41,7 @@ async def _relay_whole(exchange: Exchange, response: UpstreamResponse, send: Sen
     headers = [*response.headers, *exchange.headers()]
     exchange.answered = True
     await send_whole(send, response.status, headers, body)
+    exchange.outcome = "ok"
 
 
 async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Send, begun: Begun) -> None:
@@ -59,6 +62,7 @@ async def _relay_stream(exchange: Exchange, response: UpstreamResponse, send: Se
         raise UpstreamProtocol(f"Model '{response.model.name}' ended its stream before its answer was complete.")
     exchange.stream_open = False
     await send({"type": "http.response.body", "body": b""})
+    exchange.outcome = "upstream_error" if exchange.broken else "ok"
 
 
 async def _pass_on(exchange: Exchange, response: UpstreamResponse, events: Iterable[bytes], send: Send) -> None:

@@ -124,6 +124,8 @@ class UpstreamResponse:
             if size > MAX_BODY_BYTES:
                 raise UpstreamProtocol(f"Model '{self.model.name}' answered with more than {MAX_BODY_BYTES:,} bytes.")
             parts.append(part)
+            if self._connection.ended:
+                break
         return b"".join(parts)
 
     async def error(self) -> bytes:

@@ -144,6 +144,11 @@ class Connection(asyncio.Protocol):
         """Whether another request can be sent."""
         return self._transport is not None and not self._busy
 
+    @property
+    def ended(self) -> bool:
+        """Whether the whole answer has been read."""
+        return self._complete and not self._parts
+
     def now(self) -> float:
         """Return the moment by the clock that deadlines are in."""
         return self._loop.time()
