@@ -16,26 +16,35 @@ from typing import Any
 class Cork:
     """Holds the writes of the connections of one event loop."""
 
+    _MOST_HELD = 24  # more gain nothing, and in a long turn the first would wait for the last
     _MOST_AT_ONCE = 128
 
     def __init__(self) -> None:
         self._holding: list[CorkedTransport] = []
+        self._held_in_turn = 0
         self.at_once = 0  # so many writes leave before a turn is corked again
         self._next_at_once = 1
 
     def hold(self, transport: CorkedTransport, loop: asyncio.AbstractEventLoop) -> None:
-        """Flush a transport at the end of this turn."""
-        if not self._holding:
-            loop.call_soon(self._release)
+        """Flush a transport at the end of this turn, or with the next ones of a long turn."""
+        if not self._held_in_turn:
+            loop.call_soon(self._turn_over)
+        self._held_in_turn += 1
         self._holding.append(transport)
+        if len(self._holding) >= self._MOST_HELD:
+            self._release()
 
-    def _release(self) -> None:
-        holding, self._holding = self._holding, []
-        if len(holding) == 1:
+    def _turn_over(self) -> None:
+        if self._held_in_turn == 1:
             self.at_once = self._next_at_once
             self._next_at_once = min(2 * self._next_at_once, self._MOST_AT_ONCE)
         else:
             self._next_at_once = 1
+        self._held_in_turn = 0
+        self._release()
+
+    def _release(self) -> None:
+        holding, self._holding = self._holding, []
         for transport in holding:
             transport.flush()
 

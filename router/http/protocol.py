@@ -81,7 +81,7 @@ class HTTPProtocol(HttpToolsProtocol):
                 self.flow.pause_reading()
         elif self._is_new() and not self._begins_at_once():
             self._held = data
-            self._timer.clear()
+            self._timer.set_in(self.timeout_keep_alive, self.transport.close)
             self._admission.intake.line_up(self._begin)
         else:
             self._read(data)

@@ -35,6 +35,20 @@ def test_what_one_turn_writes_leaves_at_its_end() -> None:
     in_a_loop(work)
 
 
+def test_a_long_turn_does_not_hold_its_first_writes_until_its_end() -> None:
+    async def work(cork: Cork, loop: asyncio.AbstractEventLoop) -> None:
+        real, corked = several(40, cork, loop)
+        for one in corked:
+            one.write(b"a")
+        assert [len(one.written) for one in real] == [1] * 24 + [0] * 16
+        await asyncio.sleep(0)
+        assert [len(one.written) for one in real] == [1] * 40
+        corked[0].write(b"b")
+        assert real[0].written == [b"a"], "the last turn had company, so this one is corked again"
+
+    in_a_loop(work)
+
+
 def test_several_writes_of_a_connection_are_one_in_their_order() -> None:
     async def work(cork: Cork, loop: asyncio.AbstractEventLoop) -> None:
         [real], [corked] = several(1, cork, loop)
