@@ -126,7 +126,7 @@ class TimelyLimit:
 class RefusalPace:
     """How long to leave a refused connection alone, so that refusals leave time for answers. Pure: time is told.
 
-    A refusal costs 0.03 ms of the processor, a quarter of the cheapest answer. Each takes its place in a row of
+    A refusal costs 0.03 ms of the processor, nearly half of the cheapest answer. Each takes its place in a row of
     `_PER_S`; nobody waits while the row is short.
     """
 
