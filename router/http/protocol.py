@@ -169,6 +169,7 @@ class HTTPProtocol(HttpToolsProtocol):
             super().on_message_complete()
             if self._in_one_piece:
                 cast(Scope, self.scope)[WHOLE_BODY] = self.cycle.body
+                self.flow.resume_reading()  # uvicorn pauses at 64 KiB until it is asked for more; we listen for the end
 
     def _decline_offer(self, rest: bytes) -> None:
         """Read a request that offers another protocol once more, without the offer, which HTTP lets a server ignore.

@@ -240,3 +240,16 @@ def test_a_client_that_sends_on_and_on_in_line_is_left_to_the_kernel() -> None:
         assert not connection.flow.read_paused
 
     asyncio.run(run())
+
+
+def test_a_large_body_in_one_piece_leaves_the_connection_read() -> None:
+    """Else nobody would notice that its client has gone."""
+
+    async def run() -> None:
+        crowd = Crowd()
+        await asyncio.sleep(0)
+        connection = crowd.connection()
+        connection.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n" + b" " * 100_000)
+        assert not connection.flow.read_paused
+
+    asyncio.run(run())
