@@ -264,7 +264,7 @@ def _request(model: str, name: str, texts: Sequence[str], outputs: Iterable[str]
     )
 
 
-def _columns(response: Any, rows: int, outputs: Mapping[str, str]) -> list[Column]:  # noqa: ANN401
+def _columns(response: Any, rows: int, outputs: Mapping[str, str]) -> list[Column]:  # noqa: ANN401 - protobuf has no types
     """Return each output's values, row by row; ClassifierError when a count, shape or type does not fit."""
     if len(response.outputs) != len(response.raw_output_contents):
         raise ClassifierError("invalid_output", "The classifier's answer has outputs without contents.")
